@@ -1,0 +1,126 @@
+"""recipe -> the sequences of briefs: one endless, deterministic sequence per genre, stored nowhere.
+
+`Plan.brief(genre, index)` is O(1) and pure: it depends on seed, genre and constitution, never on mix,
+target or what was generated. Siblings of a cell come in blocks, so that a worker which takes a block
+sends one prompt prefix. Every choice draws from the brief's slot, one stream per purpose.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from functools import lru_cache
+
+from sdf.genres import Axis, Genre
+from sdf.names import Names
+from sdf.recipe import Job
+from sdf.records import Brief, Principle, RoundKey, Slot, canonical_json, digest, stream
+from sdf.sources import Rows, open_rows
+
+# Siblings in a row. Eight keep a prefix warm in any cache while 200 documents of a genre still reach 25 principles.
+BLOCK = 8
+
+
+@lru_cache(maxsize=65_536)
+def dealt(deck: tuple[str, ...], seed: int, genre: str, principle: str, axis: str, number: int) -> tuple[str, ...]:
+    """The deck as shuffled for one cell and one round through it: exact counts, seeded order."""
+    cards = list(deck)
+    random.Random(stream(seed, genre, principle, "axis", axis, number)).shuffle(cards)
+    return tuple(cards)
+
+
+def card(axis: Axis, slot: Slot) -> str:
+    number, place = divmod(slot.ordinal, len(axis.deck))
+    return dealt(axis.deck, slot.seed, slot.genre, slot.principle, axis.name, number)[place]
+
+
+@lru_cache(maxsize=4_096)
+def order_of_cells(n_cells: int, seed: int, genre: str, turn: int) -> tuple[int, ...]:
+    order = list(range(n_cells))
+    random.Random(stream(seed, genre, "cells", turn)).shuffle(order)
+    return tuple(order)
+
+
+def length(bounds: tuple[int, int], slot: Slot) -> int:
+    """Words to ask for, log-uniform within the bounds: real documents are mostly short and sometimes long."""
+    low, high = bounds
+    share = slot.stream("length") / 2**64
+    return round(low * (high / low) ** share)
+
+
+def names_of(brief: Brief) -> Names:
+    return Names(brief.slot.stream("names"), brief.axes.get("locale"))
+
+
+class Plan:
+    """The sequences of one job. Cheap to build, safe to rebuild in every process."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.genres: Mapping[str, Genre] = {genre.key: genre for genre in job.genres}
+        self._contents = {genre.key: content_hash(job, genre) for genre in job.genres}
+        self._rows: dict[str, Rows] = {
+            genre.key: open_rows(genre.source, genre.path) for genre in job.genres if genre.source is not None
+        }
+
+    def twins(self, genre: str) -> tuple[str, ...]:
+        """Values of the twin axis, in order; empty when the genre has none."""
+        twin = self.genres[genre].twin
+        return () if twin is None else next(axis.values for axis in self.genres[genre].axes if axis.name == twin)
+
+    def n_briefs(self, genre: str) -> int | None:
+        """Length of a sequence that reads a source; None for an endless one."""
+        rows = self._rows.get(genre)
+        return None if rows is None else len(rows) * max(1, len(self.twins(genre)))
+
+    def brief(self, genre: str, index: int) -> Brief:
+        """The brief at `index` of a genre's sequence. IndexError past the end of a source."""
+        twins = self.twins(genre)
+        place, twin = divmod(index, len(twins)) if twins else (index, 0)
+        declared = self.genres[genre]
+        slot, principle = self._slot(genre, place)
+        axes = {axis.name: card(axis, slot) for axis in declared.axes if axis.name != declared.twin}
+        if declared.twin is not None:
+            axes[declared.twin] = twins[twin]
+        row = self._rows[genre].row(place) if genre in self._rows else None
+        parts = [str(slot.seed), genre, principle.id, str(slot.ordinal), twins[twin] if twins else ""]
+        parts += [self._contents[genre], principle.text, canonical_json(row)]
+        return Brief(
+            id=digest("brief", *parts),
+            slot=slot,
+            genre=genre,
+            index=index,
+            principle=principle,
+            axes=axes,
+            n_words=length(declared.n_words, slot),
+            row=row,
+            twin=twins[twin] if twins else None,
+        )
+
+    def _slot(self, genre: str, place: int) -> tuple[Slot, Principle]:
+        """Block by block through the cells, every turn in a new seeded order."""
+        principles = self.job.constitution.principles
+        block, within = divmod(place, BLOCK)
+        turn, position = divmod(block, len(principles))
+        principle = principles[order_of_cells(len(principles), self.job.recipe.seed, genre, turn)[position]]
+        return Slot(self.job.recipe.seed, genre, principle.id, turn * BLOCK + within), principle
+
+    def round_of(self, genre: str, index: int) -> tuple[RoundKey, int] | None:
+        """The angle round that serves a brief, and the brief's place in it; None when the genre asks for no angles."""
+        declared = self.genres[genre]
+        if declared.round_step is None:
+            return None
+        slot, _ = self._slot(genre, index // max(1, len(self.twins(genre))))
+        turn, place = divmod(slot.ordinal, declared.round_step.n_items)
+        number, lane = divmod(turn, declared.lanes)
+        return RoundKey(genre, slot.principle, lane, number), place
+
+
+def content_hash(job: Job, genre: Genre) -> str:
+    """Hash of all that decides a genre's texts beside the slot: prompts, names of model and maker, sampling."""
+    recipe = job.recipe
+    full = any(step.context == "full" for step in genre.steps)
+    models = {step.name: recipe.model_of(step.role) for step in genre.steps}
+    sampling = [recipe.temperature, recipe.top_p]
+    constitution = job.constitution.hash if full else ""
+    return digest("content", genre.hash, constitution, canonical_json([recipe.assistant, recipe.maker, models, sampling]))

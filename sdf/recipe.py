@@ -1,0 +1,256 @@
+"""Recipe: what decides text, what decides the corpus, and what decides neither; and the Job it compiles to.
+
+A recipe is a YAML file; environment and flags override it. A Job is a recipe with everything it names
+read in: constitution and genres. It is what a directory remembers (`recipe.json`), so that a corpus can be
+re-assembled, extended and checked where neither the recipe nor the genre files are at hand.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from sdf import constitution as constitutions
+from sdf import genres as genre_files
+from sdf.constitution import Constitution
+from sdf.errors import DamagedError, RecipeError
+from sdf.genres import Genre
+from sdf.names import LOCALES
+from sdf.records import Role, canonical_json, digest
+from sdf.yamlfile import YamlFile, nearest
+
+Decides = Literal["text", "corpus", "run"]
+
+SUFFIXES = {"k": 1_000, "M": 1_000_000, "B": 1_000_000_000}
+
+# The model that answers when a recipe names none.
+DEFAULT_MODELS = {"offline": "offline-grammar"}
+
+
+def size(value: str | float) -> int:
+    """A count such as 500_000, "200k", "1.5M" or "2B". ValueError when it is not a positive whole number."""
+    text = str(value).strip().replace("_", "")
+    factor = SUFFIXES.get(text[-1:], 1)
+    try:
+        number = float(text[:-1] if factor > 1 else text) * factor
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and number >= 1 and number == int(number)):
+        raise ValueError(f"{value!r} is not a positive whole number; write 20M, 1.5M, 300k or 5000")
+    return int(number)
+
+
+def shares(value: str, base: Mapping[str, float]) -> dict[str, float]:
+    """A mix as typed: "a=4,b=2" replaces `base`; "+a=2" changes or adds one share and keeps the rest."""
+    entries = [entry.strip() for entry in value.split(",") if entry.strip()]
+    changes = [entry.startswith("+") for entry in entries]
+    if not entries or (any(changes) and not all(changes)):
+        raise RecipeError(f"--mix {value!r}: write a=4,b=2 for a whole mix, or +a=2 to change one share of it")
+    mix = dict(base) if any(changes) else {}
+    for entry in entries:
+        name, equals, share = entry.lstrip("+").partition("=")
+        try:
+            mix[name.strip()] = float(share)
+        except ValueError:
+            raise RecipeError(f"--mix {entry!r}: {share!r} is not a number; write {name}=2") from None
+        if not equals:
+            raise RecipeError(f"--mix {entry!r}: no share given; write {name}=2")
+    return mix
+
+
+class Recipe(BaseModel):
+    """The fields of a recipe file. DECIDES says what each of them decides."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=80)
+    about: str = ""
+    seed: int = 0
+    constitution: str = "default"
+    assistant: str = Field(min_length=1)
+    maker: str = Field(min_length=1)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    model: str | None = None
+    models: dict[Role, str] = {}
+
+    mix: dict[str, float] = Field(min_length=1)
+    checks_off: tuple[str, ...] = ()
+    dedup_threshold: float = Field(default=0.8, gt=0, le=1)
+    tokenizer: str = "o200k_base"
+    shard_tokens: int = 2_000_000
+    holdout: float = Field(default=0.0, ge=0, lt=1)
+
+    tokens: int
+    genres_dir: tuple[str, ...] = ()
+    provider: str = "offline"
+    provider_settings: dict[str, str] = {}
+    workers: int = Field(default=2, ge=1, le=10_000)
+    in_flight: int = Field(default=64, ge=1, le=4_096)
+    ray: str = "auto"
+    drain_timeout: float = Field(default=20.0, ge=0)
+
+    @field_validator("tokens", "shard_tokens", mode="before")
+    @classmethod
+    def _size(cls, value: str | float) -> int:
+        return size(value)
+
+    @field_validator("mix")
+    @classmethod
+    def _positive(cls, mix: dict[str, float]) -> dict[str, float]:
+        for name, share in mix.items():
+            if not (math.isfinite(share) and share > 0):
+                raise ValueError(f"share of {name!r} is {share:g}; a share is a number above 0 (leave a genre out to drop it)")
+        return mix
+
+    def model_of(self, role: Role) -> str:
+        return self.models.get(role) or self.model or DEFAULT_MODELS[self.provider]
+
+
+# Text: another value asks models something else. Corpus: the same answers, folded otherwise, free. Run: neither.
+DECIDES: Mapping[str, Decides] = {
+    **dict.fromkeys(("seed", "assistant", "maker", "temperature", "top_p", "model", "models"), "text"),
+    **dict.fromkeys(("mix", "checks_off", "dedup_threshold", "tokenizer", "shard_tokens", "holdout"), "corpus"),
+    **dict.fromkeys(
+        ("name", "about", "constitution", "tokens", "genres_dir", "provider", "provider_settings", "workers")
+        + ("in_flight", "ray", "drain_timeout"),
+        "run",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with its constitution and its genres read in, genres in the order of the mix."""
+
+    recipe: Recipe
+    constitution: Constitution
+    genres: tuple[Genre, ...]
+
+    def identity(self) -> dict[str, tuple[Decides, str]]:
+        """What must agree for two jobs to share a directory: field -> (what it decides, its value as text)."""
+        fields = self.recipe.model_dump(mode="json")
+        found: dict[str, tuple[Decides, str]] = {
+            name: (decides, json.dumps(fields[name], ensure_ascii=False))
+            for name, decides in DECIDES.items()
+            if decides != "run"
+        }
+        found["constitution"] = ("text", f"{self.constitution.source} ({self.constitution.hash[:12]})")
+        for genre in self.genres:
+            found[f"genre {genre.key}"] = ("text", genre.hash)
+            packaging = [genre.kind, genre.dedup, dict(genre.emit), genre.checks.model_dump(mode="json")]
+            found[f"checks and packaging of {genre.key}"] = ("corpus", digest(canonical_json(packaging))[:12])
+        return found
+
+    @property
+    def hash(self) -> str:
+        """Over everything that decides text or corpus; the target, the cluster and labels leave it alone."""
+        identity = {name: value for name, (_, value) in self.identity().items() if name != "constitution"}
+        return digest("recipe", canonical_json(identity), self.constitution.hash)
+
+    def snapshot(self) -> bytes:
+        """The job as a directory keeps it, whole: JSON, in recipe order."""
+        content = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "constitution": {"source": self.constitution.source, "text": self.constitution.text},
+            "genres": [genre_files.dump(genre) for genre in self.genres],
+        }
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def job_of_snapshot(data: bytes, path: str) -> Job:
+    """The job a directory was made by. DamagedError when the file is not one."""
+    try:
+        content: dict[str, Any] = json.loads(data)
+        recipe = Recipe.model_validate(content["recipe"])
+        text = content["constitution"]
+        return Job(
+            recipe,
+            constitutions.of_text(text["text"], source=text["source"]),
+            tuple(genre_files.restore(each) for each in content["genres"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise DamagedError(f"{path}: not a recipe as sdf writes it ({error}); restore the file from a copy") from None
+
+
+def builtin_recipes() -> dict[str, Path]:
+    return {path.stem: path for path in sorted((genre_files.BUILTIN_DIR / "recipes").glob("*.yaml"))}
+
+
+def find(name: str) -> Path:
+    """The file of a recipe given by path or by built-in name."""
+    builtin = builtin_recipes()
+    path = Path(name)
+    if name in builtin:
+        return builtin[name]
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    raise RecipeError(f"unknown recipe {name!r}{nearest(name, builtin)}; a YAML file is given by its path")
+
+
+def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
+    """The recipe with `overrides` (field -> value, None = not given) laid over the file's fields.
+
+    A constitution or genres directory named in the file is relative to the file.
+    """
+    path = find(name)
+    file = YamlFile.read(path, RecipeError)
+    fields: dict[str, Any] = dict(file.data)
+    _anchor(fields, path.parent)
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if isinstance(given.get("mix"), str):
+        given["mix"] = shares(given["mix"], fields.get("mix") or {})
+    fields.update(given)
+    fields.setdefault("name", path.stem)
+    try:
+        return Recipe.model_validate(fields)
+    except ValidationError as error:
+        raise RecipeError(_explain(error, file, given)) from None
+
+
+def _anchor(fields: dict[str, Any], folder: Path) -> None:
+    if isinstance(fields.get("constitution"), str) and fields["constitution"] != "default":
+        fields["constitution"] = str(folder / fields["constitution"])
+    if isinstance(fields.get("genres_dir"), list):
+        fields["genres_dir"] = [str(folder / str(each)) for each in fields["genres_dir"]]
+
+
+def _explain(error: ValidationError, file: YamlFile, given: Mapping[str, Any]) -> str:
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"]]
+    field = where[0] if where else "recipe"
+    if first["type"] == "extra_forbidden":
+        message = f"unknown field {field!r}{nearest(field, Recipe.model_fields)}"
+    elif first["type"] == "missing":
+        message = f"field {field!r} is missing"
+    else:
+        message = f"{'.'.join(where)}: {first['msg'].removeprefix('Value error, ')}"
+    if field in given:
+        return f"--{field.replace('_', '-')}: {message}"
+    return f"{file.path}:{file.line(*where)}: {message}"
+
+
+def compile_job(recipe: Recipe) -> Job:
+    """Reads the constitution and the genres of the mix. Errors name the file, and the nearest known genre."""
+    known = genre_files.discover([Path(each) for each in recipe.genres_dir])
+    for name in recipe.mix:
+        if name not in known:
+            raise RecipeError(f"unknown genre {name!r} in the mix{nearest(name, known)}")
+    genres = tuple(known[name] for name in recipe.mix)
+    for genre in genres:
+        _check_locales(genre)
+    return Job(recipe, constitutions.load(recipe.constitution), genres)
+
+
+def _check_locales(genre: Genre) -> None:
+    """An axis named `locale` picks the pools that names come from."""
+    for axis in genre.axes:
+        unknown = [value for value in axis.values if axis.name == "locale" and value not in LOCALES]
+        if unknown:
+            raise RecipeError(f"{genre.path}: axis locale: no names for {unknown[0]!r}{nearest(unknown[0], LOCALES)}")
