@@ -9,6 +9,7 @@
     │   ├── SourceError                a source file a genre reads rows from
     │   └── RecipeChanged              DIR was made by a recipe that differs
     ├── StorageError               1   a directory that cannot be used, or a write that failed
+    │   ├── Missing                    a file that was asked for by name is not there
     │   ├── StorageFull                no space left; what was committed is kept
     │   ├── LeaseHeld                  another run is alive on this directory
     │   └── Superseded                 a newer run took the directory over; this one must stop
@@ -60,6 +61,10 @@ class RecipeChanged(UsageError):
 
 
 class StorageError(SdfError):
+    pass
+
+
+class Missing(StorageError):
     pass
 
 
