@@ -264,7 +264,8 @@ class RoundSettlement:
 class Receipt:
     """What the driver learns of a settled brief: a few hundred bytes, never its text.
 
-    `reason` is the settlement's, else the check that rejected it, else None.
+    `reason` is the settlement's, else the check that rejected it, else None. `basis` is that of its measures:
+    a receipt of another basis must be measured again before it is folded.
     """
 
     brief: str
@@ -274,15 +275,20 @@ class Receipt:
     reason: str | None
     n_tokens: int
     signature: bytes
+    basis: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RoundReceipt:
-    """What the driver learns of a settled angle round: its angles, the one model text that passes the driver."""
+    """What the driver learns of a settled angle round: its angles, the one model text that passes the driver.
+
+    `round` is the settlement's: rounds of one key under an edited prompt differ in it.
+    """
 
     key: RoundKey
     location: Location
     angles: tuple[str | None, ...]
+    round: str = ""
 
 
 def receipt_of(settlement: Settlement, location: Location) -> Receipt:
@@ -295,4 +301,5 @@ def receipt_of(settlement: Settlement, location: Location) -> Receipt:
         settlement.reason or (measures.reject if measures else None),
         measures.n_tokens if measures else 0,
         measures.signature if measures else b"",
+        measures.basis if measures else None,
     )
