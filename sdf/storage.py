@@ -1,35 +1,25 @@
 """A run directory: every path in it by name, and the few ways its bytes may change.
 
-A file appears whole or not at all: locally it is written aside, synced, renamed and the directory synced;
-on an object store one PUT does the same. Two syncs per write make small writes slow (milliseconds on a disk),
-so callers batch; in exchange what `write` and `put_if_absent` returned from survives a power cut.
-
+A file appears whole or not at all, and what `write` or `put_if_absent` returned from survives a power cut.
 `put_if_absent` is the one primitive that settles who was first. Locally it rests on hard links, elsewhere on the
 store's own exclusive create (S3 `If-None-Match`, GCS `ifGenerationMatch`); `check_usable` proves that it works.
+
 Not promised: on a network store a reply may be lost after the write was done, and the repeat then reports False
-for a file that is our own. Plain network file systems behind fsspec (sftp, smb, …) may show half a file after a kill.
+for a file that is our own. Network file systems behind fsspec (sftp, smb, …) may show half a file after a kill.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import io
 import os
-import secrets
-import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import InitVar, dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-import fsspec
-
+from sdf.disks import ASIDE_SUFFIX, LocalDisk, ObjectStore, aside_name, is_aside
 from sdf.errors import Missing, SdfError, StorageError, StorageFull, Superseded
-
-# A write that was killed leaves a file of this form; it is never a committed file.
-ASIDE_PREFIX, ASIDE_SUFFIX = ".", ".aside"
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 # Some network mounts refuse to sync a directory; their server orders renames itself.
@@ -123,17 +113,17 @@ class RunDir:
 
         What killed writes left is not among them. Links to directories below `prefix` are not followed.
         """
-        return [found for found in self._listing(prefix) if not _is_aside(found[0])]
+        return [found for found in self._listing(prefix) if not is_aside(found[0])]
 
     def leftovers(self, prefix: str = "") -> list[tuple[str, int]]:
         """What killed writes left; `delete` takes these paths. One may belong to a writer that is alive."""
-        return [found for found in self._listing(prefix) if _is_aside(found[0])]
+        return [found for found in self._listing(prefix) if is_aside(found[0])]
 
     def children(self, prefix: str = "") -> list[str]:
         """Sorted names of files and directories directly in the directory `prefix`; [] when there is none."""
         with self._naming(prefix):
             names = self._disk.children(_checked(prefix) if prefix else "")
-            return sorted(name for name in names if not _is_aside(name))
+            return sorted(name for name in names if not is_aside(name))
 
     def exists(self, path: str) -> bool:
         with self._naming(path):
@@ -150,7 +140,7 @@ class RunDir:
 
     def check_usable(self) -> None:
         """Creates the directory and proves that files can be written and exclusively created in it."""
-        probe = _aside_name()
+        probe = aside_name()
         with self._naming(""):
             try:
                 kept = self._disk.put_if_absent(probe, b"first") and not self._disk.put_if_absent(probe, b"second")
@@ -177,7 +167,7 @@ class RunDir:
         except SdfError:
             raise
         except FileNotFoundError as error:
-            raise Missing(f"{place}: {error.strerror or error}") from error
+            raise Missing(f"{place}: {error.strerror or f'not found ({error})'}") from error
         except OSError as error:
             raise _translated(place, error) from error
         except Exception as error:
@@ -185,144 +175,6 @@ class RunDir:
             if self.is_local:
                 raise
             raise StorageError(f"{place}: {type(error).__name__}: {error}") from error
-
-
-@dataclass(frozen=True, slots=True)
-class LocalDisk:
-    """Raises plain OSErrors; RunDir names them."""
-
-    root: str
-
-    def read(self, path: str) -> bytes:
-        return Path(self.root, path).read_bytes()
-
-    def open(self, path: str) -> BinaryIO:
-        return Path(self.root, path).open("rb")
-
-    def write(self, path: str, data: bytes) -> None:
-        target = Path(self.root, path)
-        with _written_aside(target, data) as aside:
-            aside.replace(target)
-        _sync_directory(target.parent)
-
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        target = Path(self.root, path)
-        if target.exists():
-            return False
-        with _written_aside(target, data) as aside:
-            try:
-                os.link(aside, target)
-            except FileExistsError:
-                # Over NFS the reply to a link that succeeded may be lost, and its repeat finds the file: ours.
-                if not aside.samefile(target):
-                    return False
-            except OSError as error:
-                if error.errno not in {errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK}:
-                    raise
-                raise StorageError(
-                    f"{target}: this file system has no hard links, so who was first cannot be settled; "
-                    "use another disk, or an object store's URL"
-                ) from error
-        _sync_directory(target.parent)
-        return True
-
-    def files(self, prefix: str) -> Iterator[tuple[str, int]]:
-        for directory, _, names in os.walk(Path(self.root, prefix), onerror=_raise_unless_absent):
-            for name in names:
-                found = Path(directory, name)
-                # A file may go between listing and asking: a temporary one, or one that gc deletes.
-                with contextlib.suppress(FileNotFoundError):
-                    yield found.relative_to(self.root).as_posix(), found.stat().st_size
-
-    def children(self, prefix: str) -> list[str]:
-        try:
-            return [child.name for child in Path(self.root, prefix).iterdir()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-
-    def exists(self, path: str) -> bool:
-        try:
-            return stat.S_ISREG(Path(self.root, path).stat().st_mode)
-        except (FileNotFoundError, NotADirectoryError):
-            return False
-
-    def size(self, path: str) -> int:
-        return Path(self.root, path).stat().st_size
-
-    def delete(self, path: str) -> None:
-        target = Path(self.root, path)
-        if not target.parent.resolve().is_relative_to(Path(self.root).resolve()):
-            raise StorageError(f"{target}: a link leads out of {self.root}; nothing there is deleted")
-        target.unlink()
-
-
-@dataclass(frozen=True, slots=True)
-class ObjectStore:
-    """Anything fsspec knows, by URL. The file system is looked up per call: fsspec keeps one per thread and process."""
-
-    root: str
-
-    def _at(self, path: str) -> tuple[Any, str]:
-        try:
-            fs, base = fsspec.url_to_fs(self.root)
-        except (ImportError, ValueError) as error:
-            raise StorageError(f"{self.root}: {error}{_nearest_protocol(self.root)}") from error
-        # Other processes write here too; a remembered listing would hide their files.
-        fs.invalidate_cache()
-        return fs, f"{base}/{path}" if path else base
-
-    def read(self, path: str) -> bytes:
-        fs, at = self._at(path)
-        return fs.cat_file(at)
-
-    def open(self, path: str) -> BinaryIO:
-        return io.BytesIO(self.read(path))
-
-    def write(self, path: str, data: bytes) -> None:
-        fs, at = self._at(path)
-        fs.pipe_file(at, data)
-
-    def put_if_absent(self, path: str, data: bytes) -> bool:
-        fs, at = self._at(path)
-        try:
-            fs.pipe_file(at, data, mode="create")
-        except FileExistsError:
-            return False
-        return True
-
-    def files(self, prefix: str) -> list[tuple[str, int]]:
-        fs, at = self._at(prefix)
-        base = self._at("")[1]
-        try:
-            found = fs.find(at, detail=True)
-        except FileNotFoundError:
-            return []
-        # Consoles create empty objects named "directory/"; they are no files.
-        below = {name: info for name, info in found.items() if name.startswith(f"{at}/") and not name.endswith("/")}
-        return [(name[len(base) + 1 :], int(info["size"])) for name, info in below.items() if info["type"] == "file"]
-
-    def children(self, prefix: str) -> list[str]:
-        fs, at = self._at(prefix)
-        try:
-            names = fs.ls(at, detail=False)
-        except FileNotFoundError:
-            return []
-        return [name.rstrip("/")[len(at) + 1 :] for name in names if name.rstrip("/").startswith(f"{at}/")]
-
-    def exists(self, path: str) -> bool:
-        fs, at = self._at(path)
-        try:
-            return fs.info(at)["type"] == "file"
-        except FileNotFoundError:
-            return False
-
-    def size(self, path: str) -> int:
-        fs, at = self._at(path)
-        return int(fs.info(at)["size"])
-
-    def delete(self, path: str) -> None:
-        fs, at = self._at(path)
-        fs.rm_file(at)
 
 
 def open_epoch(run_dir: RunDir, about: bytes = b"{}\n") -> int:
@@ -365,62 +217,9 @@ def _checked(path: str, *, leftover: bool = False) -> str:
     parts = path.split("/")
     if any(part in {"", ".", ".."} for part in parts) or "\\" in path or "\0" in path:
         raise StorageError(f"{path!r} is no path inside a run directory: it must be relative, without '..'")
-    if _is_aside(path) and not leftover:
+    if is_aside(path) and not leftover:
         raise StorageError(f"{path!r}: names of the form .*{ASIDE_SUFFIX} are kept for unfinished writes")
     return path
-
-
-def _aside_name() -> str:
-    return f"{ASIDE_PREFIX}{secrets.token_hex(8)}{ASIDE_SUFFIX}"
-
-
-def _is_aside(path: str) -> bool:
-    name = path.rpartition("/")[2]
-    return name.startswith(ASIDE_PREFIX) and name.endswith(ASIDE_SUFFIX)
-
-
-@contextlib.contextmanager
-def _written_aside(target: Path, data: bytes) -> Generator[Path]:
-    """A synced file beside the target, gone at the end unless it was renamed."""
-    _make_directory(target.parent)
-    aside = target.parent / _aside_name()
-    # 0o666 less the umask, as any other file: colleagues on a shared disk read the corpus too.
-    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        # Closing may report a full disk too (NFS), so it lies inside the try.
-        with os.fdopen(descriptor, "wb", buffering=0) as file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) or 0 :]
-            os.fsync(file.fileno())
-        yield aside
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _make_directory(directory: Path) -> None:
-    """Durably: an entry survives a power cut once the directory that holds it is synced."""
-    if directory.is_dir():
-        return
-    _make_directory(directory.parent)
-    directory.mkdir(exist_ok=True)
-    _sync_directory(directory.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in NO_DIRECTORY_SYNC:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _raise_unless_absent(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        raise error
 
 
 def _translated(place: str, error: OSError) -> StorageError:
@@ -431,10 +230,3 @@ def _translated(place: str, error: OSError) -> StorageError:
         )
     way_out = WAYS_OUT.get(error.errno or 0)
     return StorageError(f"{place}: {said}" + (f"; {way_out}" if way_out else ""))
-
-
-def _nearest_protocol(url: str) -> str:
-    scheme = url.partition("://")[0]
-    known = fsspec.available_protocols()
-    near = [] if scheme in known else get_close_matches(scheme, known, n=1)
-    return f"; did you mean {near[0]}://?" if near else ""
