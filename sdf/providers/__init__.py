@@ -1,0 +1,46 @@
+"""Who answers requests: one Protocol, and the table of those who speak it.
+
+A provider turns one `Request` into one `Answer` and translates every foreign error at its edge. It never
+retries, never limits itself and never sleeps on a 429: `governor.Governor` does that once, for all of them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Mapping
+from typing import Protocol
+
+from sdf.errors import RecipeError
+from sdf.records import Answer, Request
+
+# Imported only when chosen, so that no provider's SDK is needed by a run that does not use it.
+PROVIDERS: Mapping[str, str] = {
+    "offline": "sdf.providers.offline:Offline",
+}
+
+
+class Provider(Protocol):
+    """Answers many requests at once; safe to share between the coroutines of one event loop."""
+
+    async def answer(self, request: Request) -> Answer:
+        """The model's answer. Raises a `ProviderError`: RequestRejected, Unavailable, RateLimited, Unauthorized."""
+        ...
+
+    async def close(self) -> None:
+        """Gives connections and engines back; no request may follow."""
+        ...
+
+
+def make(name: str, settings: Mapping[str, str]) -> Provider:
+    """The provider called `name`. Raises RecipeError for an unknown name, an unknown setting or a bad value."""
+    if name not in PROVIDERS:
+        raise RecipeError(f"unknown provider {name!r}{nearest(name, PROVIDERS)}; known: {', '.join(sorted(PROVIDERS))}")
+    module, _, attribute = PROVIDERS[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)(settings)
+
+
+def nearest(name: str, known: Mapping[str, object]) -> str:
+    """` (did you mean 'x'?)`, or nothing when no known name is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""

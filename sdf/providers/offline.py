@@ -1,0 +1,223 @@
+"""The embedded provider: a seeded grammar that answers any request, with no key, model or network.
+
+It is the default of a fresh laptop and the fake of tests and benchmarks. Text depends on the request's draw,
+prefix hash and body alone, so reruns agree; it is readable and of the asked length, and says nothing. Faults
+that shape an answer (refuse, truncate, unparsable, tool_use) are drawn from the request key; those of the
+transport (rate limits, outages, hangs, crashes) from the number of calls this process has made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+from sdf.errors import RateLimited, RecipeError, Unavailable
+from sdf.providers import nearest
+from sdf.providers.offline_grammar import Writer
+from sdf.providers.offline_shapes import SHAPES, unusable
+from sdf.records import Answer, FinishReason, Prefix, Request, Usage, digest, stream
+
+MODEL = "offline-grammar"
+# What English costs in common vocabularies; the grammar has none of its own.
+CHARACTERS_PER_TOKEN = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the provider behaves; fractions are shares of requests, `_every` and `_after` count calls (0: never).
+
+    `latency` is in seconds and also the `retry_after` of a rate limit. `sampled` draws true randomness for each
+    answer, as a hosted model does: two answers to one request then differ.
+    """
+
+    latency: float = 0.0
+    rate_limit_every: int = 0
+    unavailable_every: int = 0
+    hang_every: int = 0
+    crash_after: int = 0
+    refuse: float = 0.0
+    truncate: float = 0.0
+    unparsable: float = 0.0
+    sampled: bool = False
+
+    @classmethod
+    def of(cls, settings: Mapping[str, str]) -> Settings:
+        """Raises RecipeError naming the unknown setting or the value that does not parse."""
+        known = {field.name: str(field.type) for field in fields(cls)}
+        for name in settings:
+            if name not in known:
+                listed = ", ".join(known)
+                raise RecipeError(f"provider offline: unknown setting {name!r}{nearest(name, known)}; known: {listed}")
+        return cls(**{name: PARSERS[known[name]](name, value) for name, value in settings.items()})
+
+
+def _fault(name: str, value: str, wanted: str) -> RecipeError:
+    return RecipeError(f"provider offline: {name} is {value!r}; write {wanted}")
+
+
+def _float(name: str, value: str) -> float:
+    most, wanted = (3600.0, "seconds from 0 to 3600") if name == "latency" else (1.0, "a fraction from 0 to 1")
+    try:
+        number = float(value)
+    except ValueError:
+        raise _fault(name, value, wanted) from None
+    if not 0 <= number <= most:
+        raise _fault(name, value, wanted)
+    return number
+
+
+def _int(name: str, value: str) -> int:
+    if not value.isascii() or not value.isdigit():
+        raise _fault(name, value, "a whole number of calls, 0 for never")
+    return int(value)
+
+
+def _bool(name: str, value: str) -> bool:
+    if value not in {"true", "false"}:
+        raise _fault(name, value, "true or false")
+    return value == "true"
+
+
+PARSERS: Mapping[str, Callable[[str, str], float | int | bool]] = {"float": _float, "int": _int, "bool": _bool}
+
+
+class Offline:
+    """Answers from the grammar. Every call yields to the event loop at least once."""
+
+    def __init__(self, settings: Mapping[str, str]) -> None:
+        self.settings = Settings.of(settings)
+        self._n_calls = self._n_answers = 0
+
+    async def answer(self, request: Request) -> Answer:
+        await self._transport()
+        self._n_answers += 1
+        return self._answer(request)
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+    async def _transport(self) -> None:
+        """What happens on the way: by number of the call, as a network would, never by what was asked."""
+        settings = self.settings
+        self._n_calls += 1
+        if settings.crash_after and self._n_answers >= settings.crash_after:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if _is_due(self._n_calls, settings.hang_every):
+            await asyncio.get_running_loop().create_future()
+        await asyncio.sleep(settings.latency)
+        if _is_due(self._n_calls, settings.rate_limit_every):
+            raise RateLimited(f"offline: call {self._n_calls} was rate limited, as set", settings.latency)
+        if _is_due(self._n_calls, settings.unavailable_every):
+            raise Unavailable(f"offline: call {self._n_calls} was unavailable, as set")
+
+    def _answer(self, request: Request) -> Answer:
+        if self._befalls("refuse", request):
+            return _as_answer(request, "", "refusal", "offline")
+        if self._befalls("unparsable", request):
+            return _as_answer(request, unusable(request.wants), "stop")
+        text = SHAPES[request.wants.returns](writer_for(request, self._salt()), request)
+        if self._befalls("truncate", request):
+            return _as_answer(request, text[: len(text) * 2 // 5], "length")
+        return _as_answer(request, *_within_limits(request, text))
+
+    def _befalls(self, fault: str, request: Request) -> bool:
+        share: float = getattr(self.settings, fault)
+        return share > 0 and stream(fault, request.key()) < share * 2**64
+
+    def _salt(self) -> bytes:
+        return os.urandom(16) if self.settings.sampled else b""
+
+
+def _is_due(n_call: int, every: int) -> bool:
+    return every > 0 and n_call % every == 0
+
+
+def _as_answer(request: Request, text: str, reason: FinishReason, detail: str | None = None) -> Answer:
+    n_characters = len(request.prefix.text) + sum(len(message.content) for message in request.messages)
+    n_characters += len(request.prompt or "")
+    usage = Usage(n_characters // CHARACTERS_PER_TOKEN, -(-len(text) // CHARACTERS_PER_TOKEN))
+    return Answer(text, reason, MODEL, usage, detail=detail)
+
+
+def _within_limits(request: Request, text: str) -> tuple[str, FinishReason]:
+    """`text` up to its first stop sequence and within `max_tokens`."""
+    for stop in request.sampling.stop:
+        text = text.partition(stop)[0]
+    most = request.sampling.max_tokens * CHARACTERS_PER_TOKEN
+    return (text, "stop") if len(text) <= most else (text[:most], "length")
+
+
+# --- what the prompt is about -----------------------------------------------------------------------------------
+
+# Words with these endings are nouns for a quality or a practice, and so fit the grammar's theme slots.
+_NOUN = re.compile(
+    r"\b(?:[a-z]{3,12}(?:esty|ity|ness|ency|ancy|ship|ence|ance|mony|acy|hood|sight|tion|ment|osity)"
+    r"|trust|care|truth|harm|power|candou?r|courage|consent|fairness|judgment|restraint|dignity|freedom)\b"
+)
+_NAME = re.compile(r"(?<=[a-z,:;] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,}(?:-[A-Z][a-z]+)?)+\b")
+# Nouns of the instruction rather than of its subject.
+_ABOUT_THE_TASK = frozenset(
+    [
+        "document",
+        "instruction",
+        "instructions",
+        "sentence",
+        "section",
+        "position",
+        "question",
+        "mention",
+        "attention",
+        "constitution",
+        "description",
+        "conversation",
+        "information",
+        "audience",
+        "reference",
+        "fiction",
+        "publication",
+        "direction",
+        "opinion",
+        "option",
+        "moment",
+        "comment",
+        "argument",
+        "statement",
+        "assessment",
+        "introduction",
+        "presence",
+        "absence",
+        "distance",
+        "difference",
+    ]
+)
+N_THEMES = 4
+# The head of a body says what is asked; a pasted draft would only slow the reading down.
+BODY_WINDOW, PREFIX_WINDOW = 2000, 20_000
+
+
+def themes_of(text: str) -> tuple[str, ...]:
+    """Up to N_THEMES nouns of quality in `text`, the most frequent first (ties: the earlier first)."""
+    counts: dict[str, int] = {}
+    for word in _NOUN.findall(text.lower()):
+        if word not in _ABOUT_THE_TASK:
+            counts[word] = counts.get(word, 0) + 1
+    return tuple(sorted(counts, key=lambda word: -counts[word])[:N_THEMES])
+
+
+@lru_cache(maxsize=4096)
+def _themes_of_prefix(prefix: Prefix) -> tuple[str, ...]:
+    return themes_of(prefix.text[:PREFIX_WINDOW])
+
+
+def writer_for(request: Request, salt: bytes = b"") -> Writer:
+    """A writer seeded by the request's draw, prefix and body, on the prompt's themes and people."""
+    contents = [message.content for message in request.messages]
+    seed = digest(str(request.draw), request.prefix.hash, *contents, request.prompt or "", salt)
+    body = (request.prompt or (contents[-1] if contents else ""))[:BODY_WINDOW]
+    names = tuple(dict.fromkeys(_NAME.findall(body)))
+    return Writer(seed.encode(), themes_of(body) or _themes_of_prefix(request.prefix), names)
