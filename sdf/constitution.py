@@ -134,6 +134,7 @@ def _refuse_unusable(page: _Page, source: str) -> None:
 class _Line:
     """`start:end` spans the line without its line end; `text` is the same without white space on the right."""
 
+    number: int
     start: int
     end: int
     text: str
@@ -194,7 +195,7 @@ class _Page:
     def width(self) -> float:
         """Where prose breaks its lines: nine in ten filled lines are no longer."""
         lengths = sorted(len(line.text) for line in self.filled)
-        return lengths[int(0.9 * (len(lengths) - 1))]
+        return lengths[min(int(0.9 * len(lengths)), len(lengths) - 1)]
 
     def trimmed_end(self, start: int, end: int) -> int:
         return start + len(self.text[start:end].rstrip())
@@ -204,11 +205,11 @@ def _lines(text: str) -> Iterator[_Line]:
     front_matter = _FRONT_MATTER.match(text)
     start = front_matter.end() if front_matter else int(text.startswith("\ufeff"))
     fence = ""
-    for raw in text[start:].split("\n"):
+    for number, raw in enumerate(text[start:].split("\n")):
         mark = _FENCE.match(raw)
         opens, closes = mark and not fence, mark and mark[1] == fence
         fence = mark[1] if mark and opens else fence
-        yield _Line(start, start + len(raw.rstrip()), raw.rstrip(), bool(fence))
+        yield _Line(number, start, start + len(raw.rstrip()), raw.rstrip(), bool(fence))
         fence = "" if closes else fence
         start += len(raw) + 1
 
@@ -239,7 +240,7 @@ def _under_headings(page: _Page) -> list[_Section]:
 
 
 def _markdown_heads(page: _Page) -> Iterator[_Head]:
-    before = _Line(0, 0, "", fenced=False)
+    before = _Line(-1, 0, 0, "", fenced=False)
     for line, after in pairwise([*page.lines, before]):
         heading, underline = _HEADING.match(line.text), _UNDERLINE.match(after.text)
         if line.fenced:
@@ -268,7 +269,7 @@ def _bare_titles(page: _Page, filled: Sequence[_Line]) -> set[int]:
     # From the end, since a title may stand on another title.
     for index in range(len(filled) - 2, -1, -1):
         line, after = filled[index], filled[index + 1]
-        before = filled[index - 1].text if index and filled[index - 1].end + 2 > line.start else ""
+        before = filled[index - 1].text if index and filled[index - 1].number + 1 == line.number else ""
         opens = not before or bool(_SENTENCE_END.search(before)) or _may_be_title(before) or _is_filler(before)
         prose = after.start in titles or (not _ITEM.match(after.text) and bool(_SENTENCE_END.search(after.text)))
         prose = prose or len(after.text) > LONGEST_TITLE or after.text.endswith(":")
@@ -292,7 +293,7 @@ def _is_filler(text: str) -> bool:
 
 def _broken_on_purpose(page: _Page, line: _Line, after: _Line) -> bool:
     """A blank line follows, or the next word would have fitted: 0.8 leaves room for ragged hand-wrapped lines."""
-    if after.start > line.end + 2:
+    if after.number > line.number + 1:
         return True
     return not after.text[0].islower() and len(line.text) + 1 + len(after.text.split()[0]) <= 0.8 * page.width
 
@@ -397,7 +398,7 @@ def _fact(page: _Page, start: int, end: int) -> _Section:
 
 def _one_per_line(page: _Page) -> list[_Section]:
     titles = {head.start for head in [*_markdown_heads(page), *_bare_heads(page, [])]}
-    lines = [line for line in page.filled if line.start not in titles]
+    lines = [line for line in page.filled if line.start not in titles and re.search(r"[^\W_]", line.text)]
     following = [line for block in page.blocks for line in block[1:]]
     if len(lines) < 2 or any(line.fenced for line in lines):
         return []
