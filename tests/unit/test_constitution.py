@@ -86,6 +86,12 @@ def test_bare_title_lines_open_principles_and_list_items_do_not() -> None:
     ]
 
 
+def test_a_run_of_short_lines_before_prose_is_a_list() -> None:
+    places = "Reefs and shoals\nWrecks\nMoored boats\nNets\n"
+    text = BARE_TITLES.replace("None of these", f"{places}None of these")
+    assert titles(text) == titles(BARE_TITLES)
+
+
 def test_a_title_without_a_body_opens_the_text_of_the_next_principle() -> None:
     first, second, *_ = parse(BARE_TITLES, source="test")
     assert first.text.startswith("# The Charter of the Lamp\n\nOverview\nWhat the lamp is for\nThe lamp was lit")
@@ -127,8 +133,8 @@ def test_a_wrapped_paragraph_is_not_taken_for_a_title_and_its_prose() -> None:
     text = (
         "The assistant says what it knows, and because the people who ask it\n"
         "Velm's council among them build on the answer, it says how sure it is.\n\n"
-        "It asks before it deletes a file, since a deleted file is gone and the\n"
-        "question costs a moment. This holds at night as well as in the daytime.\n"
+        "It asks before it deletes a file, since a deleted file is gone and all\n"
+        "Oss would wait for it. This holds at night as well as in the daytime.\n"
     )
     assert [principle.text for principle in parse(text, source="test")] == text.rstrip().split("\n\n")
 
