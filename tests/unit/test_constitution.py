@@ -132,11 +132,16 @@ def test_renumbering_and_markup_of_a_title_keep_its_id() -> None:
 def test_a_wrapped_paragraph_is_not_taken_for_a_title_and_its_prose() -> None:
     text = (
         "The assistant says what it knows, and because the people who ask it\n"
-        "Velm's council among them build on the answer, it says how sure it is.\n\n"
+        "Velm's council among them build on the answer, it says how sure it is,\n"
+        "even where a plain yes would be received more warmly by all of them,\n"
+        "or by the one who asked.\n\n"
         "It asks before it deletes a file, since a deleted file is gone and all\n"
-        "Oss would wait for it. This holds at night as well as in the daytime.\n"
+        "Oss would wait for it. This holds at night as well as in the daytime,\n"
+        "when nobody is there to answer, and then it leaves the file where it\n"
+        "is until the morning.\n"
     )
     assert [principle.text for principle in parse(text, source="test")] == text.rstrip().split("\n\n")
+    assert titles(text)[1] == "It asks before it deletes a file, since a deleted file is gone and all Oss would…"
 
 
 @pytest.mark.parametrize("marker", ["{}. ", "({}) ", "- ", "* ", "• "])
