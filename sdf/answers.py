@@ -1,0 +1,169 @@
+"""What a model returned -> the value a step works with, or None when it is unusable.
+
+Judged by what the step declared and nothing else, so that the same answer is always the same value. Tolerant
+where the meaning is plain (a forgotten closing tag, a fenced JSON block, bullets for numbers); a score fails
+closed, because an unclear verdict must never keep a document. Every scan is linear in the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sdf.records import Answer, Returns, Wants, canonical_json
+
+Value = str | int | list[str] | list[dict[str, Any]] | dict[str, Any]
+
+USABLE = ("stop", "tool_use")
+ROLES = ("system", "user", "assistant")
+
+_ITEM = re.compile(r"[ \t]*(?:\(?\d{1,4}[.):]|[-*•–])[ \t]+(\S.*)")
+_SCORE = re.compile(r"(\d{1,6})(?:\s*/\s*(\d{1,6}))?")
+_FENCE = re.compile(r"\s*```[a-zA-Z]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
+
+
+def value(wants: Wants, answer: Answer) -> Value | None:
+    """The usable value: text -> str, list -> list[str] (at most `wants.n_items`), score -> int in range,
+    messages -> list of {role, content}, json -> dict. None: refused, truncated, empty or unparsable."""
+    if answer.finish_reason not in USABLE:
+        return None
+    return _READERS[wants.returns](wants, answer.text)
+
+
+def _text(wants: Wants, text: str) -> str | None:
+    block = _block(text, wants.tag)
+    if block is None and wants.tag is not None:
+        block = text.partition(f"</{wants.tag}>")[0]
+    return (block or "").strip() or None
+
+
+def _list(wants: Wants, text: str) -> list[str] | None:
+    inside = _unfenced(_inside(wants, text))
+    items = _json_items(inside) if inside.startswith("[") else _tagged_items(inside) or _marked_items(inside)
+    kept = [item.strip() for item in items if item.strip()]
+    return kept[: wants.n_items or None] or None
+
+
+def _score(wants: Wants, text: str) -> int | None:
+    verdicts = {_verdict(wants, block) for block in _blocks(text, wants.tag)}
+    return verdicts.pop() if len(verdicts) == 1 else None
+
+
+def _verdict(wants: Wants, block: str) -> int | None:
+    match = _SCORE.fullmatch(block.strip())
+    if match is None or (match[2] is not None and int(match[2]) != wants.highest):
+        return None
+    score = int(match[1])
+    return score if wants.lowest <= score <= wants.highest else None
+
+
+def _messages(wants: Wants, text: str) -> list[dict[str, Any]] | None:
+    found = _json(_inside(wants, text), "[")
+    if not isinstance(found, list) or not found:
+        return None
+    messages = [_message(entry) for entry in found]
+    return None if None in messages else [message for message in messages if message is not None]
+
+
+def _message(entry: object) -> dict[str, Any] | None:
+    if not isinstance(entry, Mapping):
+        return None
+    role, content = entry.get("role"), entry.get("content")
+    if role not in ROLES or not isinstance(content, str) or not content.strip():
+        return None
+    return {"role": role, "content": content}
+
+
+def _object(wants: Wants, text: str) -> dict[str, Any] | None:
+    found = _json(_inside(wants, text), "{")
+    return found if isinstance(found, dict) and found else None
+
+
+_READERS: Mapping[Returns, Callable[[Wants, str], Value | None]] = {
+    "text": _text,
+    "list": _list,
+    "score": _score,
+    "messages": _messages,
+    "json": _object,
+}
+
+
+def _inside(wants: Wants, text: str) -> str:
+    """The tagged part, or all of it: a list or JSON value is recognised by its own form without the tag."""
+    block = _block(text, wants.tag)
+    return (text if block is None else block).strip()
+
+
+def _block(text: str, tag: str | None) -> str | None:
+    """The last block: a model that drafts, then corrects itself, means the second one."""
+    blocks = _blocks(text, tag)
+    return blocks[-1] if blocks else None
+
+
+def _blocks(text: str, tag: str | None) -> list[str]:
+    """The tagged parts in order; a part that is never closed runs to the end. No tag: the whole text.
+
+    Opening tags that begin a line win over those within one, which may only be spoken of.
+    """
+    if tag is None:
+        return [text]
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    pieces = re.split(rf"^[ \t]*{re.escape(opening)}", text, flags=re.MULTILINE)
+    if len(pieces) == 1:
+        pieces = text.split(opening)
+    return [piece.rpartition(closing)[0] if closing in piece else piece for piece in pieces[1:]]
+
+
+def _unfenced(text: str) -> str:
+    match = _FENCE.fullmatch(text)
+    return match[1].strip() if match else text
+
+
+def _json(text: str, opener: str) -> Any:
+    """The first JSON value that begins with `opener`, whatever prose surrounds it; None when there is none."""
+    start = text.find(opener)
+    if start < 0:
+        return None
+    try:
+        found, _ = _DECODER.raw_decode(text, start)
+        # A lone surrogate ("\ud800") parses, yet can be written to no file.
+        canonical_json(found).encode()
+    except (ValueError, RecursionError):
+        return None
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+
+
+def _json_items(text: str) -> list[str]:
+    found = _json(text, "[")
+    return [str(item) for item in found] if _are_texts(found) else []
+
+
+def _are_texts(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(item, str) for item in found)
+
+
+def _tagged_items(text: str) -> list[str]:
+    return [block.partition("</item>")[0] for block in text.split("<item>")[1:]]
+
+
+def _marked_items(text: str) -> list[str]:
+    """Numbered or bulleted lines; a line without a mark goes on with the item above it, up to a blank line."""
+    items: list[str] = []
+    is_open = False
+    for line in text.splitlines():
+        match = _ITEM.fullmatch(line)
+        if match:
+            items.append(match[1])
+        elif is_open and line.strip():
+            items[-1] = f"{items[-1].rstrip()} {line.strip()}"
+        is_open = bool(line.strip()) and bool(items) and (is_open or match is not None)
+    return items

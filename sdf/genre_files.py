@@ -1,0 +1,161 @@
+"""The written form of a genre: its front matter as models that refuse unknown keys, and its sections by line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sdf import frontmatter
+from sdf.frontmatter import Fault, Location, Marked, near
+from sdf.records import Returns, Role
+
+# A genre is prose for people to read; the longest step takes a few pages.
+MAX_BYTES = 500_000
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+
+class StepEntry(_Strict):
+    per: Literal["brief", "round"] = "brief"
+    role: Role | None = None
+    form: Literal["chat", "completion"] = "chat"
+    context: Literal["full", "principle", "none"]
+    returns: Returns
+    tag: Name | None = None
+    n_items: int | None = Field(None, ge=1, le=64)
+    lowest: int = Field(1, ge=0)
+    highest: int = Field(10, le=100_000)
+    max_tokens: int | None = Field(None, ge=1, le=1_000_000)
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+    tools: list[dict[str, Any]] | None = Field(None, min_length=1)
+    inject: str | None = None
+
+
+class SourceEntry(_Strict):
+    path: str = Field(min_length=1)
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    columns: list[Name] = Field(min_length=1)
+
+
+class GenreChecks(_Strict):
+    """What the genre changes of the checks: names of those turned off, the lowest accepted score by step."""
+
+    off: tuple[str, ...] = Field((), strict=False)
+    min_score: Mapping[str, int] = {}
+
+
+class FrontMatter(_Strict):
+    key: Key
+    kind: Literal["document", "chat", "prompt", "item"]
+    about: str = Field(min_length=1)
+    # The bounds of a length and the weights of an axis are judged as a whole, in genres.py.
+    n_words: Any
+    dedup: Literal["body", "assistant", "user", "scenario", "none"]
+    redraws: int = Field(2, ge=0, le=10)
+    lanes: int = Field(1, ge=1, le=1000)
+    twin: str | None = None
+    axes: dict[Name, Any] = {}
+    steps: dict[Name, StepEntry] = Field(min_length=1)
+    emit: dict[Name, str] = Field(min_length=1)
+    source: SourceEntry | None = None
+    checks: GenreChecks = GenreChecks()
+    preamble: Literal["none"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """The prompt under one heading; `line` is that of its first line, which is never blank."""
+
+    name: str
+    text: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sections:
+    instructions: Section | None
+    steps: Mapping[str, Section]
+
+
+_HEADING = re.compile(r"## (?:(instructions)|step: ([a-z][a-z0-9_]{0,63}))[ \t]*")
+# What was probably meant as a heading: it would otherwise be sent to a model as prose.
+_NEAR_HEADING = re.compile(r"#+[ \t]*(?:steps?\b[ \t]*:|instructions?[ \t]*$)", re.IGNORECASE)
+
+
+def read_text(path: Path) -> str:
+    """The file's text with plain newlines. Raises Fault."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise Fault(1, f"cannot be read: {error.strerror}") from error
+    if len(data) > MAX_BYTES:
+        raise Fault(1, f"{len(data):,} bytes; a genre file has at most {MAX_BYTES:,}")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise Fault(line, f"not UTF-8: byte {data[error.start]:#04x}; save the file as UTF-8") from error
+    text = text.replace("\r\n", "\n")
+    if "\0" in text:
+        raise Fault(text.count("\n", 0, text.index("\0")) + 1, "a NUL character; this is not a text file")
+    return text
+
+
+def parse(text: str) -> tuple[FrontMatter, Marked, Sections]:
+    """Raises Fault with the line in the file."""
+    lines = text.split("\n")
+    if lines[0].rstrip() != "---":
+        raise Fault(1, "a genre file begins with front matter: a line `---`, YAML, and another line `---`")
+    end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
+    if end is None:
+        raise Fault(1, "the front matter is not closed by a line `---`")
+    marked = frontmatter.read("\n".join(lines[1:end]) + "\n", 2)
+    front = frontmatter.validated(FrontMatter, marked, _model_at)
+    return front, marked, _sections(lines, end + 1)
+
+
+def _model_at(location: Location) -> type[BaseModel]:
+    if location[:1] == ("steps",):
+        return StepEntry
+    return {(): FrontMatter, ("source",): SourceEntry, ("checks",): GenreChecks}[location]
+
+
+def _sections(lines: list[str], start: int) -> Sections:
+    headings = [(i, match) for i in range(start, len(lines)) if (match := _heading(lines[i], i + 1))]
+    first = headings[0][0] if headings else len(lines)
+    for i in range(start, first):
+        if lines[i].strip():
+            raise Fault(i + 1, "text before the first section; sections are `## instructions` and `## step: NAME`")
+    ends = [i for i, _ in headings[1:]] + [len(lines)]
+    found: dict[str, Section] = {}
+    for (i, match), end in zip(headings, ends, strict=True):
+        name = match[2] or ""
+        if name in found:
+            raise Fault(i + 1, f"the section {lines[i].strip()!r} stands here a second time; keep one")
+        found[name] = _section(name, lines, i, end)
+    return Sections(found.pop("", None), found)
+
+
+def _heading(line: str, number: int) -> re.Match[str] | None:
+    match = _HEADING.fullmatch(line)
+    if match is None and _NEAR_HEADING.match(line):
+        known = ["## instructions", "## step: NAME"]
+        raise Fault(number, f"{line.strip()!r} is not a section{near(line.strip(), known)}")
+    return match
+
+
+def _section(name: str, lines: list[str], heading: int, end: int) -> Section:
+    first = next((i for i in range(heading + 1, end) if lines[i].strip()), None)
+    if first is None:
+        raise Fault(heading + 1, f"the section {lines[heading].strip()!r} is empty")
+    return Section(name, "\n".join(lines[first:end]).rstrip(), first + 1)

@@ -1,0 +1,196 @@
+"""What must hold between the parts of a genre's front matter, and which names each prompt may use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sdf.frontmatter import Fault, Marked, near
+from sdf.genre_files import FrontMatter, StepEntry
+from sdf.records import Returns
+from sdf.template_rules import ANY, NAME_CALLS, NUMBER, TEXT, Absent, ListOf, Shape
+
+# Known to every template, the preamble included.
+NAMED: Mapping[str, Shape] = {"assistant": TEXT, "maker": TEXT}
+
+_PRINCIPLE: Mapping[str, Shape] = {"id": TEXT, "title": TEXT, "text": TEXT}
+_NAMES: Mapping[str, Shape] = dict.fromkeys(NAME_CALLS, TEXT)
+_ANSWERS: Mapping[Returns, Shape] = {
+    "text": TEXT,
+    "list": ListOf(TEXT),
+    "score": NUMBER,
+    "messages": ListOf({"role": TEXT, "content": TEXT}),
+    "json": ANY,
+}
+
+# A step of one of these names would hide what its templates need.
+_TAKEN_NAMES = frozenset(
+    "assistant maker brief principle taken n_items names loop range and else elif endfor endif false for if import in "
+    "is none not or recursive true".split()
+)
+
+_TURNS: Mapping[str, Returns] = {"system": "text", "user": "text", "assistant": "text", "tools": "json"}
+# kind -> the columns it may emit and what each is made of; of several sets, one.
+_COLUMNS: Mapping[str, tuple[Mapping[str, Returns], ...]] = {
+    "document": ({"text": "text"},),
+    "chat": ({"messages": "messages", "tools": "json"}, _TURNS),
+    "prompt": ({"messages": "messages", "tools": "json"}, {"system": "text", "user": "text", "tools": "json"}),
+}
+_OPTIONAL_COLUMNS = ("system", "tools")
+
+_DEDUP: Mapping[str, tuple[str, ...]] = {
+    "document": ("body", "scenario", "none"),
+    "chat": ("assistant", "user", "body", "scenario", "none"),
+    "prompt": ("user", "body", "scenario", "none"),
+    "item": ("body", "scenario", "none"),
+}
+
+
+def check(front: FrontMatter, marked: Marked) -> None:
+    """Raises Fault for the first rule that is broken, in the order of the file."""
+    for name, entry in front.steps.items():
+        _check_step(name, entry, marked)
+    rounds = [name for name, entry in front.steps.items() if entry.per == "round"]
+    if len(rounds) > 1:
+        raise Fault(marked.line("steps", rounds[1]), f"{rounds[0]!r} is the round already; a genre has at most one")
+    if len(rounds) == len(front.steps):
+        raise Fault(marked.line("steps"), "every step is a round; add one that is asked per brief")
+    _check_emit(front, marked)
+    _check_rest(front, marked)
+
+
+def _check_step(name: str, entry: StepEntry, marked: Marked) -> None:
+    def require(holds: bool, key: str, reason: str) -> None:
+        if not holds:
+            raise Fault(marked.line("steps", name, key), f"step {name!r}: {reason}")
+
+    given = entry.model_fields_set
+    is_round = entry.per == "round"
+    require(name not in _TAKEN_NAMES and (is_round or name != "angle"), "", "the name means something else; rename it")
+    require(is_round or entry.role is not None, "role", "names no role; one of write, rewrite, judge, angle")
+    require(not is_round or entry.returns == "list", "returns", "a round returns a list: one angle for each brief")
+    require(
+        entry.n_items is None or entry.returns == "list", "n_items", "n_items belongs to a step that returns a list"
+    )
+    needs_items = entry.returns == "list" and not is_round
+    require(not needs_items or entry.n_items is not None, "returns", "a list needs n_items: how many to ask for")
+    is_score = entry.returns == "score"
+    require(is_score or not given & {"lowest", "highest"}, "lowest", "lowest and highest belong to returns: score")
+    require(entry.lowest < entry.highest, "lowest", f"lowest {entry.lowest} is not below highest {entry.highest}")
+    structured = entry.returns in ("json", "messages")
+    require(entry.schema_ is None or structured, "schema", "a schema belongs to returns: json or messages")
+    for key, value in (("inject", entry.inject), ("tools", entry.tools)):
+        require(value is None or entry.form == "chat", key, f"{key} belongs to form: chat")
+
+
+def _check_emit(front: FrontMatter, marked: Marked) -> None:
+    for column, step in front.emit.items():
+        line = marked.line("emit", column)
+        per_brief = [name for name, entry in front.steps.items() if entry.per == "brief"]
+        if step in front.steps and step not in per_brief:
+            raise Fault(
+                line, f"emit.{column}: {step!r} is a round, asked for many briefs at once; name a step per brief"
+            )
+        if step not in per_brief:
+            raise Fault(line, f"emit.{column}: no step {step!r}{near(step, per_brief)}")
+    if front.kind in _COLUMNS:
+        _check_columns(front, marked)
+
+
+def _check_columns(front: FrontMatter, marked: Marked) -> None:
+    sets = _COLUMNS[front.kind]
+    columns = next((each for each in sets if _fits(front.emit, each)), None)
+    if columns is None:
+        known = " or ".join(
+            "{" + ", ".join(f"{c}?" if c in _OPTIONAL_COLUMNS else c for c in each) + "}" for each in sets
+        )
+        raise Fault(marked.line("emit"), f"emit: a {front.kind} emits {known}; found {', '.join(front.emit)}")
+    for column, step in front.emit.items():
+        found = front.steps[step].returns
+        if found != columns[column]:
+            raise Fault(
+                marked.line("emit", column), f"emit.{column}: takes {columns[column]}; {step!r} returns {found}"
+            )
+
+
+def _fits(emit: Mapping[str, str], columns: Mapping[str, Any]) -> bool:
+    needed = {column for column in columns if column not in _OPTIONAL_COLUMNS}
+    return needed <= set(emit) <= set(columns)
+
+
+def _check_rest(front: FrontMatter, marked: Marked) -> None:
+    if front.twin is not None and front.twin not in front.axes:
+        raise Fault(marked.line("twin"), f"twin: no axis {front.twin!r}{near(front.twin, front.axes)}")
+    if front.dedup not in _DEDUP[front.kind]:
+        raise Fault(
+            marked.line("dedup"), f"dedup: a {front.kind} has no {front.dedup}; {', '.join(_DEDUP[front.kind])}"
+        )
+    if front.dedup == "scenario" and not _has_round(front):
+        raise Fault(marked.line("dedup"), "dedup: scenario compares angles; add a step with per: round")
+    for step, score in front.checks.min_score.items():
+        _check_min_score(front, step, score, marked.line("checks", "min_score", step))
+
+
+def _check_min_score(front: FrontMatter, step: str, score: int, line: int) -> None:
+    scores = {name: entry for name, entry in front.steps.items() if entry.returns == "score"}
+    if step not in scores:
+        raise Fault(line, f"min_score: no step {step!r} that returns a score{near(step, scores)}")
+    if not scores[step].lowest <= score <= scores[step].highest:
+        raise Fault(line, f"min_score.{step}: {score} is not within {scores[step].lowest} to {scores[step].highest}")
+
+
+def scope_of_instructions(front: FrontMatter) -> Mapping[str, Shape]:
+    """Instructions are part of the prefix, so they may hold only what all requests with that prefix share."""
+    if all(entry.context == "principle" for entry in front.steps.values()):
+        return {**NAMED, "principle": _PRINCIPLE}
+    why = "instructions are shared by all principles unless every step has context: principle; use it in a step"
+    return {
+        **NAMED,
+        "principle": Absent(why),
+        "brief": Absent("instructions are shared by all briefs; use it in a step"),
+    }
+
+
+def scope_of_step(front: FrontMatter, name: str) -> Mapping[str, Shape]:
+    entry = front.steps[name]
+    scope: dict[str, Shape] = {**NAMED, "principle": _PRINCIPLE}
+    is_list = entry.returns == "list"
+    scope["n_items"] = NUMBER if is_list else Absent("this step does not return a list")
+    if entry.per == "round":
+        why = "a round is asked ahead of its briefs; it knows principle, taken and n_items"
+        others = dict.fromkeys([*front.steps, "brief", "names", "angle"], Absent(why))
+        return {**others, **scope, "taken": ListOf(TEXT)}
+    scope["taken"] = Absent("only a step with per: round is shown what is taken")
+    scope["angle"] = TEXT if _has_round(front) else Absent("no step of this genre has per: round")
+    return {**_answers(front, name), **scope, "brief": _brief(front), "names": _NAMES}
+
+
+def _answers(front: FrontMatter, name: str) -> dict[str, Shape]:
+    """The answers of earlier steps; those of later ones by the reason why they are not there."""
+    found: dict[str, Shape] = {}
+    why = "it is the answer to this very prompt"
+    for other in front.steps:
+        is_earlier = list(front.steps).index(other) < list(front.steps).index(name)
+        if front.steps[other].per == "round":
+            found[other] = Absent("a round's answer reaches a brief as `angle`")
+        elif is_earlier:
+            found[other] = _ANSWERS[front.steps[other].returns]
+        else:
+            found[other] = Absent(why)
+            why = f"it is answered after {name!r}; a step reads earlier steps"
+    return found
+
+
+def _brief(front: FrontMatter) -> Mapping[str, Shape]:
+    row = {column: ANY for column in front.source.columns} if front.source else None
+    return {
+        "axes": dict.fromkeys(front.axes, TEXT),
+        "n_words": NUMBER,
+        "principle": _PRINCIPLE,
+        "row": Absent("the genre has no source") if row is None else row,
+        "twin": TEXT if front.twin else Absent("the genre names no twin axis"),
+    }
+
+
+def _has_round(front: FrontMatter) -> bool:
+    return any(entry.per == "round" for entry in front.steps.values())
