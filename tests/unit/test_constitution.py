@@ -141,7 +141,7 @@ def test_a_wrapped_paragraph_is_not_taken_for_a_title_and_its_prose() -> None:
         "is until the morning.\n"
     )
     assert [principle.text for principle in parse(text, source="test")] == text.rstrip().split("\n\n")
-    assert titles(text)[1] == "It asks before it deletes a file, since a deleted file is gone and all Oss would…"
+    assert titles(text)[1] == "It asks before it deletes a file, since a deleted file is gone and all Oss…"
 
 
 @pytest.mark.parametrize("marker", ["{}. ", "({}) ", "- ", "* ", "• "])
