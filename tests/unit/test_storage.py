@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import pickle
 import resource
+import stat
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -166,6 +168,20 @@ def test_a_store_that_overwrites_is_refused(monkeypatch: pytest.MonkeyPatch) -> 
     assert RunDir("memory://careless/run").leftovers() == []
 
 
+def test_a_lost_race_is_known_by_the_file_whatever_the_store_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer_412(self: fsspec.AbstractFileSystem, path: str, value: bytes, mode: str = "") -> None:
+        if mode == "create":
+            raise OSError(errno.EINVAL, "At least one of the pre-conditions you specified did not hold")
+        self.open(path, "wb", data=value)
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "pipe_file", answer_412)
+    run_dir = RunDir("memory://bucket/strict")
+    run_dir.write("there", b"x")
+    assert not run_dir.put_if_absent("there", b"y")
+    with pytest.raises(StorageError, match="strict/not-there: At least one of the pre-conditions"):
+        run_dir.put_if_absent("not-there", b"y")
+
+
 def test_what_a_plug_in_raises_is_translated(monkeypatch: pytest.MonkeyPatch) -> None:
     class NoCredentialsError(Exception):
         pass
@@ -271,6 +287,29 @@ def test_files_get_the_rights_the_umask_gives(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in "ab"] == [0o640, 0o640]
+
+
+@pytest.mark.parametrize("act", [RunDir.write, RunDir.put_if_absent])
+def test_bytes_are_synced_before_they_appear_and_their_directories_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, act: Callable[[RunDir, str, bytes], object]
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    target = tmp_path / "run" / "deep" / "file"
+
+    def record(descriptor: int) -> None:
+        kind = "directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        synced.append(
+            (str(Path(f"/proc/self/fd/{descriptor}").readlink()) if kind == "directory" else kind, target.exists())
+        )
+
+    monkeypatch.setattr(os, "fsync", record)
+    act(RunDir(tmp_path / "run"), "deep/file", b"x")
+    assert synced == [
+        (str(tmp_path), False),
+        (str(tmp_path / "run"), False),
+        ("file", False),
+        (str(tmp_path / "run" / "deep"), True),
+    ]
 
 
 # Processes that die, and processes that race.
