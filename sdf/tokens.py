@@ -27,7 +27,7 @@ from sdf.errors import TokenizerError
 DATA_DIR = Path(__file__).parent / "data"
 DEFAULT = "o200k_base"
 
-# A run of 1,000,000 white-space characters overflows the stack of tiktoken's regex engine. Longer ones are
+# A run of 999,999 white-space characters overflows the stack of tiktoken's regex engine. Longer ones are
 # counted in parts of this length, a multiple of the longest tokens of spaces (128) and of newlines (16).
 MAX_SPACES = 999_936
 

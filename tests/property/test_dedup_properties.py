@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import numpy as np
+from datasketch import MinHash
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sdf.dedup import Index, jaccard, shingles, signatures
+
+TEXTS = st.text(alphabet="abc ß助é.\n", max_size=120)
+
+
+@given(st.lists(TEXTS | st.text(), max_size=6))
+def test_signatures_equal_datasketch_text_by_text(texts: list[str]) -> None:
+    for text, row in zip(texts, signatures(texts), strict=True):
+        sketch = MinHash(num_perm=120, seed=1)
+        sketch.update_batch([shingle.encode() for shingle in shingles(text)])
+        np.testing.assert_array_equal(row, sketch.hashvalues)
+
+
+@given(TEXTS, TEXTS)
+def test_jaccard_is_symmetric_bounded_and_one_for_equal_sets(a: str, b: str) -> None:
+    assert jaccard(a, b) == jaccard(b, a)
+    assert 0.0 <= jaccard(a, b) <= 1.0
+    assert jaccard(a, a) == 1.0
+    assert (jaccard(a, b) == 1.0) == (shingles(a) == shingles(b))
+
+
+ROWS = [np.random.default_rng(seed).integers(0, 1 << 32, 120, dtype=np.uint32) for seed in range(4)]
+
+
+@given(st.lists(st.tuples(st.integers(-5, 20), st.integers(0, 3)), max_size=30), st.integers(0, 3), st.randoms())
+def test_candidates_are_those_of_a_plain_scan(added: list[tuple[int, int]], asked: int, random) -> None:
+    """The first signature of a handle counts; repeats and their order change nothing."""
+    index = Index(0.8)
+    first: dict[int, int] = {}
+    for handle, number in added:
+        index.add(handle, ROWS[number])
+        first.setdefault(handle, number)
+        again = random.choice(list(first))
+        index.add(again, ROWS[random.randrange(4)])
+    assert len(index) == len(first)
+    assert index.candidates(ROWS[asked]) == [handle for handle, number in first.items() if number == asked]
