@@ -49,10 +49,9 @@ def _text(value: Any) -> str:
 
 
 def _weight(value: str, weight: Any) -> int | float:
-    if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight) or weight <= 0:
-        raise ValueError(
-            f"the weight of {value!r} is a number above 0; found {weight!r} (leave a value out to drop it)"
-        )
+    is_number = isinstance(weight, int | float) and not isinstance(weight, bool)
+    if not is_number or not 0 < weight < math.inf:
+        raise ValueError(f"the weight of {value!r} is a number above 0; found {weight!r}: drop a value by removing it")
     return weight
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdf import frontmatter
-from sdf.frontmatter import Fault, Location, Marked, near
+from sdf.frontmatter import LineError, Location, Marked, near
 from sdf.records import Returns, Role
 
 # A genre is prose for people to read; the longest step takes a few pages.
@@ -44,13 +44,13 @@ class StepEntry(_Strict):
 class SourceEntry(_Strict):
     path: str = Field(min_length=1)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
-    columns: list[Name] = Field(min_length=1)
+    columns: list[Annotated[str, Field(pattern=r"^[^_]")]] = Field(min_length=1)
 
 
 class GenreChecks(_Strict):
     """What the genre changes of the checks: names of those turned off, the lowest accepted score by step."""
 
-    off: tuple[str, ...] = Field((), strict=False)
+    off: Annotated[tuple[str, ...], Field(strict=False)] = ()
     min_score: Mapping[str, int] = {}
 
 
@@ -93,32 +93,32 @@ _NEAR_HEADING = re.compile(r"#+[ \t]*(?:steps?\b[ \t]*:|instructions?[ \t]*$)", 
 
 
 def read_text(path: Path) -> str:
-    """The file's text with plain newlines. Raises Fault."""
+    """The file's text with plain newlines. Raises LineError."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise Fault(1, f"cannot be read: {error.strerror}") from error
+        raise LineError(1, f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        raise Fault(1, f"{len(data):,} bytes; a genre file has at most {MAX_BYTES:,}")
+        raise LineError(1, f"{len(data):,} bytes; a genre file has at most {MAX_BYTES:,}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise Fault(line, f"not UTF-8: byte {data[error.start]:#04x}; save the file as UTF-8") from error
+        raise LineError(line, f"not UTF-8: byte {data[error.start]:#04x}; save the file as UTF-8") from error
     text = text.replace("\r\n", "\n")
     if "\0" in text:
-        raise Fault(text.count("\n", 0, text.index("\0")) + 1, "a NUL character; this is not a text file")
+        raise LineError(text.count("\n", 0, text.index("\0")) + 1, "a NUL character; this is not a text file")
     return text
 
 
 def parse(text: str) -> tuple[FrontMatter, Marked, Sections]:
-    """Raises Fault with the line in the file."""
+    """Raises LineError with the line in the file."""
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
-        raise Fault(1, "a genre file begins with front matter: a line `---`, YAML, and another line `---`")
+        raise LineError(1, "a genre file begins with front matter: a line `---`, YAML, and another line `---`")
     end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
     if end is None:
-        raise Fault(1, "the front matter is not closed by a line `---`")
+        raise LineError(1, "the front matter is not closed by a line `---`")
     marked = frontmatter.read("\n".join(lines[1:end]) + "\n", 2)
     front = frontmatter.validated(FrontMatter, marked, _model_at)
     return front, marked, _sections(lines, end + 1)
@@ -127,7 +127,9 @@ def parse(text: str) -> tuple[FrontMatter, Marked, Sections]:
 def _model_at(location: Location) -> type[BaseModel]:
     if location[:1] == ("steps",):
         return StepEntry
-    return {(): FrontMatter, ("source",): SourceEntry, ("checks",): GenreChecks}[location]
+    if location == ("source",):
+        return SourceEntry
+    return GenreChecks if location == ("checks",) else FrontMatter
 
 
 def _sections(lines: list[str], start: int) -> Sections:
@@ -135,13 +137,13 @@ def _sections(lines: list[str], start: int) -> Sections:
     first = headings[0][0] if headings else len(lines)
     for i in range(start, first):
         if lines[i].strip():
-            raise Fault(i + 1, "text before the first section; sections are `## instructions` and `## step: NAME`")
+            raise LineError(i + 1, "text before the first section; sections are `## instructions` and `## step: NAME`")
     ends = [i for i, _ in headings[1:]] + [len(lines)]
     found: dict[str, Section] = {}
     for (i, match), end in zip(headings, ends, strict=True):
         name = match[2] or ""
         if name in found:
-            raise Fault(i + 1, f"the section {lines[i].strip()!r} stands here a second time; keep one")
+            raise LineError(i + 1, f"the section {lines[i].strip()!r} stands here a second time; keep one")
         found[name] = _section(name, lines, i, end)
     return Sections(found.pop("", None), found)
 
@@ -150,12 +152,12 @@ def _heading(line: str, number: int) -> re.Match[str] | None:
     match = _HEADING.fullmatch(line)
     if match is None and _NEAR_HEADING.match(line):
         known = ["## instructions", "## step: NAME"]
-        raise Fault(number, f"{line.strip()!r} is not a section{near(line.strip(), known)}")
+        raise LineError(number, f"{line.strip()!r} is not a section{near(line.strip(), known)}")
     return match
 
 
 def _section(name: str, lines: list[str], heading: int, end: int) -> Section:
     first = next((i for i in range(heading + 1, end) if lines[i].strip()), None)
     if first is None:
-        raise Fault(heading + 1, f"the section {lines[heading].strip()!r} is empty")
+        raise LineError(heading + 1, f"the section {lines[heading].strip()!r} is empty")
     return Section(name, "\n".join(lines[first:end]).rstrip(), first + 1)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from sdf.frontmatter import Fault, Marked, near
+from sdf.frontmatter import LineError, Marked, near
 from sdf.genre_files import FrontMatter, StepEntry
 from sdf.records import Returns
-from sdf.template_rules import ANY, NAME_CALLS, NUMBER, TEXT, Absent, ListOf, Shape
+from sdf.template_shapes import ANY, NAME_CALLS, NUMBER, TEXT, Absent, ListOf, Shape
 
 # Known to every template, the preamble included.
 NAMED: Mapping[str, Shape] = {"assistant": TEXT, "maker": TEXT}
@@ -23,11 +23,10 @@ _ANSWERS: Mapping[Returns, Shape] = {
     "json": ANY,
 }
 
-# A step of one of these names would hide what its templates need.
-_TAKEN_NAMES = frozenset(
-    "assistant maker brief principle taken n_items names loop range and else elif endfor endif false for if import in "
-    "is none not or recursive true".split()
-)
+_VARIABLES = ("assistant", "maker", "brief", "principle", "taken", "n_items", "names", "loop", "range")
+_WORDS = ("and", "elif", "else", "false", "for", "if", "in", "is", "none", "not", "or", "recursive", "true")
+# A step of one of these names could not be read, or would hide what its templates need.
+_TAKEN_NAMES = frozenset((*_VARIABLES, *_WORDS, "self", "super", "caller"))
 
 _TURNS: Mapping[str, Returns] = {"system": "text", "user": "text", "assistant": "text", "tools": "json"}
 # kind -> the columns it may emit and what each is made of; of several sets, one.
@@ -47,40 +46,46 @@ _DEDUP: Mapping[str, tuple[str, ...]] = {
 
 
 def check(front: FrontMatter, marked: Marked) -> None:
-    """Raises Fault for the first rule that is broken, in the order of the file."""
+    """Raises LineError for the first rule that is broken, in the order of the file."""
     for name, entry in front.steps.items():
         _check_step(name, entry, marked)
     rounds = [name for name, entry in front.steps.items() if entry.per == "round"]
     if len(rounds) > 1:
-        raise Fault(marked.line("steps", rounds[1]), f"{rounds[0]!r} is the round already; a genre has at most one")
+        raise LineError(marked.line("steps", rounds[1]), f"{rounds[0]!r} is the round already; a genre has at most one")
     if len(rounds) == len(front.steps):
-        raise Fault(marked.line("steps"), "every step is a round; add one that is asked per brief")
+        raise LineError(marked.line("steps"), "every step is a round; add one that is asked per brief")
     _check_emit(front, marked)
     _check_rest(front, marked)
 
 
 def _check_step(name: str, entry: StepEntry, marked: Marked) -> None:
-    def require(holds: bool, key: str, reason: str) -> None:
-        if not holds:
-            raise Fault(marked.line("steps", name, key), f"step {name!r}: {reason}")
+    for key, holds, reason in _RULES:
+        if not holds(entry):
+            raise LineError(marked.line("steps", name, key), f"step {name!r}: {reason}")
+    if name in _TAKEN_NAMES or (name == "angle" and entry.per == "brief"):
+        raise LineError(marked.line("steps", name), f"step {name!r}: the name means something else; rename it")
 
-    given = entry.model_fields_set
-    is_round = entry.per == "round"
-    require(name not in _TAKEN_NAMES and (is_round or name != "angle"), "", "the name means something else; rename it")
-    require(is_round or entry.role is not None, "role", "names no role; one of write, rewrite, judge, angle")
-    require(not is_round or entry.returns == "list", "returns", "a round returns a list: one angle for each brief")
-    require(
-        entry.n_items is None or entry.returns == "list", "n_items", "n_items belongs to a step that returns a list"
-    )
-    needs_items = entry.returns == "list" and not is_round
-    require(not needs_items or entry.n_items is not None, "returns", "a list needs n_items: how many to ask for")
-    is_score = entry.returns == "score"
-    require(is_score or not given & {"lowest", "highest"}, "lowest", "lowest and highest belong to returns: score")
-    require(entry.lowest < entry.highest, "lowest", f"lowest {entry.lowest} is not below highest {entry.highest}")
-    structured = entry.returns in ("json", "messages")
-    require(entry.schema_ is None or structured, "schema", "a schema belongs to returns: json or messages")
-    for key, value in (("inject", entry.inject), ("tools", entry.tools)):
-        require(value is None or entry.form == "chat", key, f"{key} belongs to form: chat")
+
+# (the key at fault, what must hold, what to say)
+_RULES: tuple[tuple[str, Callable[[StepEntry], bool], str], ...] = (
+    ("role", lambda e: e.per == "round" or e.role is not None, "names no role; one of write, rewrite, judge, angle"),
+    ("returns", lambda e: e.per == "brief" or e.returns == "list", "a round returns a list: one angle for each brief"),
+    ("n_items", lambda e: e.n_items is None or e.returns == "list", "n_items belongs to returns: list"),
+    (
+        "returns",
+        lambda e: e.per == "round" or e.returns != "list" or e.n_items is not None,
+        "a list needs n_items: how many to ask for",
+    ),
+    (
+        "lowest",
+        lambda e: e.returns == "score" or not e.model_fields_set & {"lowest", "highest"},
+        "lowest and highest belong to returns: score",
+    ),
+    ("lowest", lambda e: e.lowest < e.highest, "lowest is not below highest"),
+    ("schema", lambda e: e.schema_ is None or e.returns in ("json", "messages"), "a schema belongs to returns: json"),
+    ("inject", lambda e: e.inject is None or e.form == "chat", "inject belongs to form: chat"),
+    ("tools", lambda e: e.tools is None or e.form == "chat", "tools belong to form: chat"),
+)
 
 
 def _check_emit(front: FrontMatter, marked: Marked) -> None:
@@ -88,11 +93,9 @@ def _check_emit(front: FrontMatter, marked: Marked) -> None:
         line = marked.line("emit", column)
         per_brief = [name for name, entry in front.steps.items() if entry.per == "brief"]
         if step in front.steps and step not in per_brief:
-            raise Fault(
-                line, f"emit.{column}: {step!r} is a round, asked for many briefs at once; name a step per brief"
-            )
+            raise LineError(line, f"emit.{column}: {step!r} is a round; name a step that is asked per brief")
         if step not in per_brief:
-            raise Fault(line, f"emit.{column}: no step {step!r}{near(step, per_brief)}")
+            raise LineError(line, f"emit.{column}: no step {step!r}{near(step, per_brief)}")
     if front.kind in _COLUMNS:
         _check_columns(front, marked)
 
@@ -101,16 +104,18 @@ def _check_columns(front: FrontMatter, marked: Marked) -> None:
     sets = _COLUMNS[front.kind]
     columns = next((each for each in sets if _fits(front.emit, each)), None)
     if columns is None:
-        known = " or ".join(
-            "{" + ", ".join(f"{c}?" if c in _OPTIONAL_COLUMNS else c for c in each) + "}" for each in sets
-        )
-        raise Fault(marked.line("emit"), f"emit: a {front.kind} emits {known}; found {', '.join(front.emit)}")
+        known = " or ".join(_shown(each) for each in sets)
+        raise LineError(marked.line("emit"), f"emit: a {front.kind} emits {known}; found {', '.join(front.emit)}")
     for column, step in front.emit.items():
         found = front.steps[step].returns
         if found != columns[column]:
-            raise Fault(
-                marked.line("emit", column), f"emit.{column}: takes {columns[column]}; {step!r} returns {found}"
+            raise LineError(
+                marked.line("emit", column), f"emit.{column} takes {columns[column]}; {step!r} returns {found}"
             )
+
+
+def _shown(columns: Mapping[str, Any]) -> str:
+    return "{" + ", ".join(f"{column}?" if column in _OPTIONAL_COLUMNS else column for column in columns) + "}"
 
 
 def _fits(emit: Mapping[str, str], columns: Mapping[str, Any]) -> bool:
@@ -120,13 +125,11 @@ def _fits(emit: Mapping[str, str], columns: Mapping[str, Any]) -> bool:
 
 def _check_rest(front: FrontMatter, marked: Marked) -> None:
     if front.twin is not None and front.twin not in front.axes:
-        raise Fault(marked.line("twin"), f"twin: no axis {front.twin!r}{near(front.twin, front.axes)}")
+        raise LineError(marked.line("twin"), f"twin: no axis {front.twin!r}{near(front.twin, front.axes)}")
     if front.dedup not in _DEDUP[front.kind]:
-        raise Fault(
-            marked.line("dedup"), f"dedup: a {front.kind} has no {front.dedup}; {', '.join(_DEDUP[front.kind])}"
-        )
+        raise LineError(marked.line("dedup"), f"dedup: of a {front.kind}: {', '.join(_DEDUP[front.kind])}")
     if front.dedup == "scenario" and not _has_round(front):
-        raise Fault(marked.line("dedup"), "dedup: scenario compares angles; add a step with per: round")
+        raise LineError(marked.line("dedup"), "dedup: scenario compares angles; add a step with per: round")
     for step, score in front.checks.min_score.items():
         _check_min_score(front, step, score, marked.line("checks", "min_score", step))
 
@@ -134,9 +137,11 @@ def _check_rest(front: FrontMatter, marked: Marked) -> None:
 def _check_min_score(front: FrontMatter, step: str, score: int, line: int) -> None:
     scores = {name: entry for name, entry in front.steps.items() if entry.returns == "score"}
     if step not in scores:
-        raise Fault(line, f"min_score: no step {step!r} that returns a score{near(step, scores)}")
+        raise LineError(line, f"min_score: no step {step!r} that returns a score{near(step, scores)}")
     if not scores[step].lowest <= score <= scores[step].highest:
-        raise Fault(line, f"min_score.{step}: {score} is not within {scores[step].lowest} to {scores[step].highest}")
+        raise LineError(
+            line, f"min_score.{step}: {score} is not within {scores[step].lowest} to {scores[step].highest}"
+        )
 
 
 def scope_of_instructions(front: FrontMatter) -> Mapping[str, Shape]:
@@ -182,7 +187,7 @@ def _answers(front: FrontMatter, name: str) -> dict[str, Shape]:
 
 
 def _brief(front: FrontMatter) -> Mapping[str, Shape]:
-    row = {column: ANY for column in front.source.columns} if front.source else None
+    row = dict.fromkeys(front.source.columns, ANY) if front.source else None
     return {
         "axes": dict.fromkeys(front.axes, TEXT),
         "n_words": NUMBER,

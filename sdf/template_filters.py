@@ -22,9 +22,7 @@ MAX_SEPARATOR = 64
 def _join(value: Sequence[Any], separator: str = "") -> str:
     if len(separator) > MAX_SEPARATOR:
         raise ValueError(f"joins with {len(separator):,} characters; at most {MAX_SEPARATOR}")
-    if isinstance(value, str):
-        raise ValueError("works on a list; this is text")
-    return separator.join(str(item) for item in value)
+    return separator.join(str(item) for item in _listed(value))
 
 
 def _indent(value: str, width: int | str = 4, first: bool = False) -> str:
@@ -84,7 +82,7 @@ def _text(value: Any) -> str:
 
 def _listed(value: Sequence[Any]) -> Sequence[Any]:
     if isinstance(value, str):
-        raise ValueError("works on a list; this is text")
+        raise ValueError("works on a list; this is text")  # noqa: TRY004 (one kind of fault)
     return value
 
 
@@ -94,6 +92,8 @@ def _on_text(method: Callable[[str], Any]) -> Callable[[Any], Any]:
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     def filtered(value: Any, *args: Any, **named: Any) -> Any:
+        if isinstance(value, Undefined) and name != "default":
+            str(value)  # raises, with the name of what is undefined
         try:
             result = function(value, *args, **named)
         except (ValueError, TypeError, LookupError) as error:
