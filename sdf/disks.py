@@ -74,11 +74,12 @@ class LocalDisk:
 
     def files(self, prefix: str) -> Iterator[tuple[str, int]]:
         for directory, _, names in os.walk(Path(self.root, prefix), onerror=_raise_unless_absent):
+            base = Path(directory).relative_to(self.root).as_posix()
             for name in names:
-                found = Path(directory, name)
                 # A file may go between listing and asking: a temporary one, or one that gc deletes.
                 with contextlib.suppress(FileNotFoundError):
-                    yield found.relative_to(self.root).as_posix(), found.stat().st_size
+                    size = Path(directory, name).stat().st_size
+                    yield name if base == "." else f"{base}/{name}", size
 
     def children(self, prefix: str) -> list[str]:
         try:

@@ -56,6 +56,14 @@ def test_what_is_written_is_read(run_dir: RunDir) -> None:
         assert file.read() == b"bytes"
 
 
+def test_a_reader_in_the_midst_of_a_file_keeps_its_bytes(run_dir: RunDir) -> None:
+    run_dir.write("a", b"old bytes")
+    with run_dir.open("a") as file:
+        run_dir.write("a", b"new bytes")
+        assert file.read() == b"old bytes"
+    assert run_dir.read("a") == b"new bytes"
+
+
 def test_an_empty_file_is_a_file(run_dir: RunDir) -> None:
     run_dir.write("empty", b"")
     assert run_dir.put_if_absent("also", b"")
@@ -310,6 +318,27 @@ def test_bytes_are_synced_before_they_appear_and_their_directories_after(
         ("file", False),
         (str(tmp_path / "run" / "deep"), True),
     ]
+
+
+def test_a_disk_without_hard_links_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(StorageError, match="no hard links"):
+        RunDir(tmp_path).check_usable()
+    assert RunDir(tmp_path).leftovers() == []
+
+
+def test_a_link_whose_reply_was_lost_still_won(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    link = os.link
+
+    def link_and_lose_the_reply(source: Path, target: Path) -> None:
+        link(source, target)
+        raise FileExistsError(errno.EEXIST, "File exists")
+
+    monkeypatch.setattr(os, "link", link_and_lose_the_reply)
+    assert RunDir(tmp_path).put_if_absent("a", b"ours")
 
 
 # Processes that die, and processes that race.
