@@ -38,7 +38,7 @@ class Marked:
         return self.lines[location]
 
 
-class LineError(Exception):
+class Fault(Exception):  # noqa: N818 (a fault of the file; what a user meets is the error made of it)
     """A fault on a line; the caller knows the file and turns it into its own error."""
 
     def __init__(self, line: int, message: str) -> None:
@@ -57,9 +57,9 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 def read(text: str, first_line: int) -> Marked:
-    """Parse `text`, whose first line is `first_line` of its file. Raises LineError."""
+    """Parse `text`, whose first line is `first_line` of its file. Raises Fault."""
     if len(text) > MAX_CHARS:
-        raise LineError(first_line, f"{len(text):,} characters of YAML; at most {MAX_CHARS:,} are read")
+        raise Fault(first_line, f"{len(text):,} characters of YAML; at most {MAX_CHARS:,} are read")
     loader = _Loader(text)
     lines: dict[Location, int] = {}
     try:
@@ -67,13 +67,11 @@ def read(text: str, first_line: int) -> Marked:
         data = _plain(loader, root, (), lines, first_line) if root else {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise LineError(
-            first_line + (mark.line if mark else 0), f"not YAML: {error.problem or error.context}"
-        ) from error
+        raise Fault(first_line + (mark.line if mark else 0), f"not YAML: {error.problem or error.context}") from error
     except yaml.YAMLError as error:
-        raise LineError(first_line, f"not YAML: {' '.join(str(error).split())}") from error
+        raise Fault(first_line, f"not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
-        raise LineError(first_line, "YAML nested too deeply") from error
+        raise Fault(first_line, "YAML nested too deeply") from error
     finally:
         loader.dispose()
     return Marked(data, {(): first_line, **lines})
@@ -95,11 +93,11 @@ def _plain(loader: _Loader, node: yaml.Node, at: Location, lines: dict[Location,
     if isinstance(node, yaml.SequenceNode):
         return [_plain(loader, child, (*at, i), lines, first) for i, child in enumerate(node.value)]
     if node.tag not in _SCALARS:
-        raise LineError(line, f"{node.value!r} is read as {node.tag.rpartition(':')[2]}; put it in quotes to have text")
+        raise Fault(line, f"{node.value!r} is read as {node.tag.rpartition(':')[2]}; put it in quotes to have text")
     try:
         return loader.construct_object(node)
     except ValueError as error:
-        raise LineError(line, f"{node.value[:40]!r} is not a number that can be read; put it in quotes") from error
+        raise Fault(line, f"{node.value[:40]!r} is not a number that can be read; put it in quotes") from error
 
 
 def _plain_mapping(
@@ -110,23 +108,23 @@ def _plain_mapping(
         line = first + key_node.start_mark.line
         if not isinstance(key_node, yaml.ScalarNode) or not key_node.tag.endswith(":str"):
             shown = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
-            raise LineError(line, f"the key {shown} is not text; put it in quotes")
+            raise Fault(line, f"the key {shown} is not text; put it in quotes")
         if key_node.value in found:
-            raise LineError(line, f"{key_node.value!r} stands here a second time; keep one")
+            raise Fault(line, f"{key_node.value!r} stands here a second time; keep one")
         found[key_node.value] = _plain(loader, child, (*at, key_node.value), lines, first)
         lines.setdefault((*at, key_node.value), line)
     return found
 
 
 def validated(model: type[Model], marked: Marked, models: Callable[[Location], type[BaseModel]]) -> Model:
-    """The data as `model`. Raises LineError for the first fault; `models(location)` is the model at a place, whose
+    """The data as `model`. Raises Fault for the first fault; `models(location)` is the model at a place, whose
     fields are the known keys there."""
     try:
         return model.model_validate(marked.data)
     except ValidationError as error:
         first = error.errors()[0]
         location = tuple(first["loc"])
-        raise LineError(marked.line(*location), _reason(first, location, models)) from error
+        raise Fault(marked.line(*location), _reason(first, location, models)) from error
 
 
 def _reason(error: Any, location: Location, models: Callable[[Location], type[BaseModel]]) -> str:

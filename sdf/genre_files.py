@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdf import frontmatter
-from sdf.frontmatter import LineError, Location, Marked, near
+from sdf.frontmatter import Fault, Location, Marked, near
 from sdf.records import Returns, Role
 
 # A genre is prose for people to read; the longest step takes a few pages.
@@ -93,32 +93,32 @@ _NEAR_HEADING = re.compile(r"#+[ \t]*(?:steps?\b[ \t]*:|instructions?[ \t]*$)", 
 
 
 def read_text(path: Path) -> str:
-    """The file's text with plain newlines. Raises LineError."""
+    """The file's text with plain newlines. Raises Fault."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise LineError(1, f"cannot be read: {error.strerror}") from error
+        raise Fault(1, f"cannot be read: {error.strerror}") from error
     if len(data) > MAX_BYTES:
-        raise LineError(1, f"{len(data):,} bytes; a genre file has at most {MAX_BYTES:,}")
+        raise Fault(1, f"{len(data):,} bytes; a genre file has at most {MAX_BYTES:,}")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise LineError(line, f"not UTF-8: byte {data[error.start]:#04x}; save the file as UTF-8") from error
+        raise Fault(line, f"not UTF-8: byte {data[error.start]:#04x}; save the file as UTF-8") from error
     text = text.replace("\r\n", "\n")
     if "\0" in text:
-        raise LineError(text.count("\n", 0, text.index("\0")) + 1, "a NUL character; this is not a text file")
+        raise Fault(text.count("\n", 0, text.index("\0")) + 1, "a NUL character; this is not a text file")
     return text
 
 
 def parse(text: str) -> tuple[FrontMatter, Marked, Sections]:
-    """Raises LineError with the line in the file."""
+    """Raises Fault with the line in the file."""
     lines = text.split("\n")
     if lines[0].rstrip() != "---":
-        raise LineError(1, "a genre file begins with front matter: a line `---`, YAML, and another line `---`")
+        raise Fault(1, "a genre file begins with front matter: a line `---`, YAML, and another line `---`")
     end = next((i for i, line in enumerate(lines[1:], 1) if line.rstrip() == "---"), None)
     if end is None:
-        raise LineError(1, "the front matter is not closed by a line `---`")
+        raise Fault(1, "the front matter is not closed by a line `---`")
     marked = frontmatter.read("\n".join(lines[1:end]) + "\n", 2)
     front = frontmatter.validated(FrontMatter, marked, _model_at)
     return front, marked, _sections(lines, end + 1)
@@ -137,13 +137,13 @@ def _sections(lines: list[str], start: int) -> Sections:
     first = headings[0][0] if headings else len(lines)
     for i in range(start, first):
         if lines[i].strip():
-            raise LineError(i + 1, "text before the first section; sections are `## instructions` and `## step: NAME`")
+            raise Fault(i + 1, "text before the first section; sections are `## instructions` and `## step: NAME`")
     ends = [i for i, _ in headings[1:]] + [len(lines)]
     found: dict[str, Section] = {}
     for (i, match), end in zip(headings, ends, strict=True):
         name = match[2] or ""
         if name in found:
-            raise LineError(i + 1, f"the section {lines[i].strip()!r} stands here a second time; keep one")
+            raise Fault(i + 1, f"the section {lines[i].strip()!r} stands here a second time; keep one")
         found[name] = _section(name, lines, i, end)
     return Sections(found.pop("", None), found)
 
@@ -152,12 +152,12 @@ def _heading(line: str, number: int) -> re.Match[str] | None:
     match = _HEADING.fullmatch(line)
     if match is None and _NEAR_HEADING.match(line):
         known = ["## instructions", "## step: NAME"]
-        raise LineError(number, f"{line.strip()!r} is not a section{near(line.strip(), known)}")
+        raise Fault(number, f"{line.strip()!r} is not a section{near(line.strip(), known)}")
     return match
 
 
 def _section(name: str, lines: list[str], heading: int, end: int) -> Section:
     first = next((i for i in range(heading + 1, end) if lines[i].strip()), None)
     if first is None:
-        raise LineError(heading + 1, f"the section {lines[heading].strip()!r} is empty")
+        raise Fault(heading + 1, f"the section {lines[heading].strip()!r} is empty")
     return Section(name, "\n".join(lines[first:end]).rstrip(), first + 1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sdf.frontmatter import LineError, Marked, near
+from sdf.frontmatter import Fault, Marked, near
 from sdf.genre_files import FrontMatter, StepEntry
 from sdf.records import Returns
 from sdf.template_shapes import ANY, NAME_CALLS, NUMBER, TEXT, Absent, ListOf, Shape
@@ -46,14 +46,14 @@ _DEDUP: Mapping[str, tuple[str, ...]] = {
 
 
 def check(front: FrontMatter, marked: Marked) -> None:
-    """Raises LineError for the first rule that is broken, in the order of the file."""
+    """Raises Fault for the first rule that is broken, in the order of the file."""
     for name, entry in front.steps.items():
         _check_step(name, entry, marked)
     rounds = [name for name, entry in front.steps.items() if entry.per == "round"]
     if len(rounds) > 1:
-        raise LineError(marked.line("steps", rounds[1]), f"{rounds[0]!r} is the round already; a genre has at most one")
+        raise Fault(marked.line("steps", rounds[1]), f"{rounds[0]!r} is the round already; a genre has at most one")
     if len(rounds) == len(front.steps):
-        raise LineError(marked.line("steps"), "every step is a round; add one that is asked per brief")
+        raise Fault(marked.line("steps"), "every step is a round; add one that is asked per brief")
     _check_emit(front, marked)
     _check_rest(front, marked)
 
@@ -61,9 +61,9 @@ def check(front: FrontMatter, marked: Marked) -> None:
 def _check_step(name: str, entry: StepEntry, marked: Marked) -> None:
     for key, holds, reason in _RULES:
         if not holds(entry):
-            raise LineError(marked.line("steps", name, key), f"step {name!r}: {reason}")
+            raise Fault(marked.line("steps", name, key), f"step {name!r}: {reason}")
     if name in _TAKEN_NAMES or (name == "angle" and entry.per == "brief"):
-        raise LineError(marked.line("steps", name), f"step {name!r}: the name means something else; rename it")
+        raise Fault(marked.line("steps", name), f"step {name!r}: the name means something else; rename it")
 
 
 # (the key at fault, what must hold, what to say)
@@ -93,9 +93,9 @@ def _check_emit(front: FrontMatter, marked: Marked) -> None:
         line = marked.line("emit", column)
         per_brief = [name for name, entry in front.steps.items() if entry.per == "brief"]
         if step in front.steps and step not in per_brief:
-            raise LineError(line, f"emit.{column}: {step!r} is a round; name a step that is asked per brief")
+            raise Fault(line, f"emit.{column}: {step!r} is a round; name a step that is asked per brief")
         if step not in per_brief:
-            raise LineError(line, f"emit.{column}: no step {step!r}{near(step, per_brief)}")
+            raise Fault(line, f"emit.{column}: no step {step!r}{near(step, per_brief)}")
     if front.kind in _COLUMNS:
         _check_columns(front, marked)
 
@@ -105,13 +105,11 @@ def _check_columns(front: FrontMatter, marked: Marked) -> None:
     columns = next((each for each in sets if _fits(front.emit, each)), None)
     if columns is None:
         known = " or ".join(_shown(each) for each in sets)
-        raise LineError(marked.line("emit"), f"emit: a {front.kind} emits {known}; found {', '.join(front.emit)}")
+        raise Fault(marked.line("emit"), f"emit: a {front.kind} emits {known}; found {', '.join(front.emit)}")
     for column, step in front.emit.items():
         found = front.steps[step].returns
         if found != columns[column]:
-            raise LineError(
-                marked.line("emit", column), f"emit.{column} takes {columns[column]}; {step!r} returns {found}"
-            )
+            raise Fault(marked.line("emit", column), f"emit.{column} takes {columns[column]}; {step!r} returns {found}")
 
 
 def _shown(columns: Mapping[str, Any]) -> str:
@@ -125,11 +123,11 @@ def _fits(emit: Mapping[str, str], columns: Mapping[str, Any]) -> bool:
 
 def _check_rest(front: FrontMatter, marked: Marked) -> None:
     if front.twin is not None and front.twin not in front.axes:
-        raise LineError(marked.line("twin"), f"twin: no axis {front.twin!r}{near(front.twin, front.axes)}")
+        raise Fault(marked.line("twin"), f"twin: no axis {front.twin!r}{near(front.twin, front.axes)}")
     if front.dedup not in _DEDUP[front.kind]:
-        raise LineError(marked.line("dedup"), f"dedup: of a {front.kind}: {', '.join(_DEDUP[front.kind])}")
+        raise Fault(marked.line("dedup"), f"dedup: of a {front.kind}: {', '.join(_DEDUP[front.kind])}")
     if front.dedup == "scenario" and not _has_round(front):
-        raise LineError(marked.line("dedup"), "dedup: scenario compares angles; add a step with per: round")
+        raise Fault(marked.line("dedup"), "dedup: scenario compares angles; add a step with per: round")
     for step, score in front.checks.min_score.items():
         _check_min_score(front, step, score, marked.line("checks", "min_score", step))
 
@@ -137,11 +135,9 @@ def _check_rest(front: FrontMatter, marked: Marked) -> None:
 def _check_min_score(front: FrontMatter, step: str, score: int, line: int) -> None:
     scores = {name: entry for name, entry in front.steps.items() if entry.returns == "score"}
     if step not in scores:
-        raise LineError(line, f"min_score: no step {step!r} that returns a score{near(step, scores)}")
+        raise Fault(line, f"min_score: no step {step!r} that returns a score{near(step, scores)}")
     if not scores[step].lowest <= score <= scores[step].highest:
-        raise LineError(
-            line, f"min_score.{step}: {score} is not within {scores[step].lowest} to {scores[step].highest}"
-        )
+        raise Fault(line, f"min_score.{step}: {score} is not within {scores[step].lowest} to {scores[step].highest}")
 
 
 def scope_of_instructions(front: FrontMatter) -> Mapping[str, Shape]:

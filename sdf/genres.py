@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from sdf import genre_files, genre_rules
 from sdf.decks import deck
 from sdf.errors import GenreError
-from sdf.frontmatter import LineError, Marked, near
+from sdf.frontmatter import Fault, Marked, near
 from sdf.genre_files import FrontMatter, GenreChecks, Section, Sections, StepEntry
 from sdf.records import Returns, Role, canonical_json, digest
 from sdf.templates import Template
@@ -126,7 +126,7 @@ def load(path: str | Path) -> Genre:
         genre_rules.check(front, marked)
         steps = _steps(path, front, marked, sections)
         genre = _genre(path, front, marked, steps, sections.instructions)
-    except LineError as fault:
+    except Fault as fault:
         raise GenreError(f"{path}:{fault.line}: {fault.message}") from fault
     _check_templates(genre, front)
     return genre
@@ -202,12 +202,10 @@ def _genre(
 def _n_words(front: FrontMatter, marked: Marked) -> tuple[int, int]:
     found = front.n_words
     if not (isinstance(found, list) and len(found) == 2 and all(type(n) is int for n in found)):
-        raise LineError(marked.line("n_words"), f"n_words: two whole numbers, as in [400, 1800]; found {found!r}")
+        raise Fault(marked.line("n_words"), f"n_words: two whole numbers, as in [400, 1800]; found {found!r}")
     low, high = found
     if not 1 <= low <= high:
-        raise LineError(
-            marked.line("n_words"), f"n_words: [{low}, {high}] runs from a positive number to one no smaller"
-        )
+        raise Fault(marked.line("n_words"), f"n_words: [{low}, {high}] runs from a positive number to one no smaller")
     return low, high
 
 
@@ -215,7 +213,7 @@ def _axis(name: str, weights: Any, marked: Marked) -> Axis:
     try:
         values, cards = deck(weights)
     except ValueError as error:
-        raise LineError(marked.line("axes", name), f"axes.{name}: {error}") from error
+        raise Fault(marked.line("axes", name), f"axes.{name}: {error}") from error
     return Axis(name, values, cards)
 
 
@@ -224,9 +222,9 @@ def _preamble(path: Path) -> Template:
         if candidate.is_file():
             try:
                 return Template(genre_files.read_text(candidate).rstrip(), str(candidate))
-            except LineError as fault:
+            except Fault as fault:
                 raise GenreError(f"{candidate}:{fault.line}: {fault.message}") from fault
-    raise LineError(1, f"no {PREAMBLE} beside this file; write one, or `preamble: none` into the front matter")
+    raise Fault(1, f"no {PREAMBLE} beside this file; write one, or `preamble: none` into the front matter")
 
 
 def _template(path: Path, section: Section) -> Template:
@@ -236,13 +234,13 @@ def _template(path: Path, section: Section) -> Template:
 def _steps(path: Path, front: FrontMatter, marked: Marked, sections: Sections) -> tuple[Step, ...]:
     for name, section in sections.steps.items():
         if name not in front.steps:
-            raise LineError(section.line - 1, f"no step {name!r} in the front matter{near(name, front.steps)}")
+            raise Fault(section.line - 1, f"no step {name!r} in the front matter{near(name, front.steps)}")
     for name in front.steps:
         if name not in sections.steps:
-            raise LineError(marked.line("steps", name), f"step {name!r} has no prompt; add a section `## step: {name}`")
+            raise Fault(marked.line("steps", name), f"step {name!r} has no prompt; add a section `## step: {name}`")
     if list(front.steps) != list(sections.steps):
         wanted = ", ".join(front.steps)
-        raise LineError(marked.line("steps"), f"the sections stand in another order than the steps: {wanted}")
+        raise Fault(marked.line("steps"), f"the sections stand in another order than the steps: {wanted}")
     return tuple(_step(path, name, entry, marked, sections.steps[name]) for name, entry in front.steps.items())
 
 
@@ -250,7 +248,7 @@ def _step(path: Path, name: str, entry: StepEntry, marked: Marked, section: Sect
     line = marked.line("steps", name)
     role = entry.role or ("angle" if entry.per == "round" else None)
     if role is None:
-        raise LineError(line, f"step {name!r} names no role; write role: write, rewrite, judge or angle")
+        raise Fault(line, f"step {name!r} names no role; write role: write, rewrite, judge or angle")
     inject = Template(entry.inject.strip(), str(path), marked.line("steps", name, "inject")) if entry.inject else None
     return Step(
         name=name,

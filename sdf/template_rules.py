@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import nodes
 
-from sdf.frontmatter import LineError, near
+from sdf.frontmatter import Fault, near
 from sdf.template_filters import FILTERS, SAMPLES
 from sdf.template_shapes import (
     ANY,
@@ -72,7 +72,7 @@ _REFUSED: Mapping[type[nodes.Node], str] = {
 
 
 def check(tree: nodes.Template, scope: Mapping[str, Shape] | None) -> None:
-    """Raises LineError (line within the template). `scope` None: any variable will do, every bound still holds."""
+    """Raises Fault (line within the template). `scope` None: any variable will do, every bound still holds."""
     _check_depth(tree, 0)
     _Reader(scope or {}, scope is None, 1, 0, _Spent()).statements(tree.body)
 
@@ -84,20 +84,20 @@ def literal_text(tree: nodes.Template) -> str:
 
 def _check_depth(node: nodes.Node, depth: int) -> None:
     if depth > MAX_DEPTH:
-        raise LineError(node.lineno or 1, f"nested more than {MAX_DEPTH} deep; split it")
+        raise Fault(node.lineno or 1, f"nested more than {MAX_DEPTH} deep; split it")
     for child in node.iter_child_nodes():
         _check_depth(child, depth + 1)
 
 
-def _refused(node: nodes.Node) -> LineError:
+def _refused(node: nodes.Node) -> Fault:
     otherwise = f"`{type(node).__name__.lower()}` is not part of the template language here"
-    return LineError(node.lineno or 1, _REFUSED.get(type(node), otherwise))
+    return Fault(node.lineno or 1, _REFUSED.get(type(node), otherwise))
 
 
 def _constant(node: nodes.Expr) -> Any:
     plain = number(node)
     if plain is None and not isinstance(node, nodes.Const):
-        raise LineError(node.lineno, "a filter takes plain values, as in |join(', ')")
+        raise Fault(node.lineno, "a filter takes plain values, as in |join(', ')")
     return node.value if isinstance(node, nodes.Const) else plain
 
 
@@ -111,12 +111,12 @@ class _Spent:
     def add_work(self, node: nodes.Node, times: int) -> None:
         self.work += times * (100 if isinstance(node, _HEAVY) else 1)
         if self.work > MAX_WORK:
-            raise LineError(node.lineno, f"the loops up to here may take more than {MAX_WORK:,} steps; shorten them")
+            raise Fault(node.lineno, f"the loops up to here may take more than {MAX_WORK:,} steps; shorten them")
 
     def add_text(self, part: nodes.TemplateData, times: int) -> None:
         self.n_chars += len(part.data) * times
         if self.n_chars > MAX_CHARS:
-            raise LineError(part.lineno, f"the loops up to here may write more than {MAX_CHARS:,} characters")
+            raise Fault(part.lineno, f"the loops up to here may write more than {MAX_CHARS:,} characters")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,9 +159,9 @@ class _Reader:
 
     def loop(self, node: nodes.For) -> None:
         if self.loops == MAX_NESTED_LOOPS:
-            raise LineError(node.lineno, f"loops nest at most {MAX_NESTED_LOOPS} deep")
+            raise Fault(node.lineno, f"loops nest at most {MAX_NESTED_LOOPS} deep")
         if node.recursive:
-            raise LineError(node.lineno, "`recursive` is refused: it can run for ever")
+            raise Fault(node.lineno, "`recursive` is refused: it can run for ever")
         shape, bound = self._iterated(node.iter)
         scope = {**self.scope, **self._targets(node, item(node, shape)), "loop": LOOP}
         inside = replace(self, scope=scope, times=self.times * bound, loops=self.loops + 1)
@@ -182,19 +182,19 @@ class _Reader:
         targets: dict[str, Shape] = {}
         for name in names:
             if not isinstance(name, nodes.Name):
-                raise LineError(node.lineno, "a loop variable is a plain name")
+                raise Fault(node.lineno, "a loop variable is a plain name")
             if name.name in (*self.scope, *targets, "loop", "range", "names") or name.name.startswith("_"):
-                raise LineError(node.lineno, f"a loop variable cannot be called {name.name!r}: the name is taken")
+                raise Fault(node.lineno, f"a loop variable cannot be called {name.name!r}: the name is taken")
             targets[name.name] = shape if target is name else ANY
         return targets
 
     def name(self, node: nodes.Name) -> Shape:
         if node.name.startswith("_"):
-            raise LineError(node.lineno, f"{node.name!r} is refused: names that begin with `_` are not for templates")
+            raise Fault(node.lineno, f"{node.name!r} is refused: names that begin with `_` are not for templates")
         if node.name in ("self", "super", "caller"):
-            raise LineError(node.lineno, f"{node.name!r} is refused: a template knows values, not itself")
+            raise Fault(node.lineno, f"{node.name!r} is refused: a template knows values, not itself")
         if node.name == "names":
-            raise LineError(node.lineno, "`names` is called: " + ", ".join(f"names.{call}(1)" for call in NAME_CALLS))
+            raise Fault(node.lineno, "`names` is called: " + ", ".join(f"names.{call}(1)" for call in NAME_CALLS))
         if self.is_open:
             return self.scope.get(node.name, ANY)
         return known(node, self.scope, node.name, f"nothing here is called {node.name!r}")
@@ -210,56 +210,56 @@ class _Reader:
         if isinstance(node.arg, nodes.Const) and isinstance(node.arg.value, str):
             return member(node, shape, node.arg.value)
         if number(node.arg) is None:
-            raise LineError(node.lineno, "an index is a plain number or text, as in [0] or ['a name']")
+            raise Fault(node.lineno, "an index is a plain number or text, as in [0] or ['a name']")
         return shape.item if isinstance(shape, ListOf) else ANY
 
     def _check_slice(self, node: nodes.Slice) -> None:
         for part in (node.start, node.stop, node.step):
             if part is not None and number(part) is None:
-                raise LineError(node.lineno, "a slice is written with plain numbers, as in [:5]")
+                raise Fault(node.lineno, "a slice is written with plain numbers, as in [:5]")
 
     def call(self, node: nodes.Call) -> Shape:
         called = node.node
         if isinstance(called, nodes.Name) and called.name == "range":
-            raise LineError(node.lineno, "`range` stands only behind the `in` of a loop")
+            raise Fault(node.lineno, "`range` stands only behind the `in` of a loop")
         if not (
             isinstance(called, nodes.Getattr) and isinstance(called.node, nodes.Name) and called.node.name == "names"
         ):
-            raise LineError(node.lineno, "only names.person(1) and its like, and range, can be called")
+            raise Fault(node.lineno, "only names.person(1) and its like, and range, can be called")
         if not self.is_open:
             known(node, self.scope, "names", "nothing here is called 'names'")
         if called.attr not in NAME_CALLS:
-            raise LineError(node.lineno, f"names has no {called.attr!r}{near(called.attr, NAME_CALLS)}")
+            raise Fault(node.lineno, f"names has no {called.attr!r}{near(called.attr, NAME_CALLS)}")
         self._check_name_number(node, called.attr)
         return TEXT
 
     def _check_name_number(self, node: nodes.Call, call: str) -> None:
         is_one = len(node.args) == 1 and not has_other_arguments(node)
         if not is_one or self.shape(node.args[0]) not in (NUMBER, ANY):
-            raise LineError(node.lineno, f"names.{call} takes one whole number, counted from 1")
+            raise Fault(node.lineno, f"names.{call} takes one whole number, counted from 1")
         plain = number(node.args[0])
         if plain is not None and not 1 <= plain <= MAX_NAME:
-            raise LineError(node.lineno, f"names.{call}({plain}): names are numbered from 1 to {MAX_NAME}")
+            raise Fault(node.lineno, f"names.{call}({plain}): names are numbered from 1 to {MAX_NAME}")
 
     def filter(self, node: nodes.Filter) -> Shape:
         if node.name not in FILTERS:
-            raise LineError(node.lineno, f"there is no filter {node.name!r} here{near(node.name, FILTERS)}")
+            raise Fault(node.lineno, f"there is no filter {node.name!r} here{near(node.name, FILTERS)}")
         if node.node is None or node.dyn_args is not None or node.dyn_kwargs is not None:
-            raise LineError(node.lineno, f"the filter {node.name!r} takes plain values only")
+            raise Fault(node.lineno, f"the filter {node.name!r} takes plain values only")
         shape = self.shape(node.node)
         args = [_constant(argument) for argument in node.args]
         named = {str(pair.key): _constant(pair.value) for pair in node.kwargs}
         try:
             FILTERS[node.name](SAMPLES[node.name], *args, **named)
         except ValueError as error:
-            raise LineError(node.lineno, str(error)) from error
+            raise Fault(node.lineno, str(error)) from error
         return filtered(node.name, shape)
 
     def test(self, node: nodes.Test) -> Shape:
         if node.name not in TESTS:
-            raise LineError(node.lineno, f"there is no test {node.name!r} here{near(node.name, TESTS)}")
+            raise Fault(node.lineno, f"there is no test {node.name!r} here{near(node.name, TESTS)}")
         if node.args or node.kwargs or node.dyn_args is not None or node.dyn_kwargs is not None:
-            raise LineError(node.lineno, f"the test {node.name!r} takes no arguments")
+            raise Fault(node.lineno, f"the test {node.name!r} takes no arguments")
         self.shape(node.node)
         return ANY
 
@@ -281,11 +281,11 @@ class _Reader:
             return NUMBER if NUMBER in shapes else ANY
         if all(shape in (TEXT, ANY) for shape in shapes):
             return TEXT
-        raise LineError(node.lineno, "`+` adds two numbers or joins two texts")
+        raise Fault(node.lineno, "`+` adds two numbers or joins two texts")
 
     def arithmetic(self, node: nodes.BinExpr) -> Shape:
         if not all(self.shape(side) in (NUMBER, ANY) for side in (node.left, node.right)):
-            raise LineError(node.lineno, f"`{node.operator}` works on whole numbers only")
+            raise Fault(node.lineno, f"`{node.operator}` works on whole numbers only")
         return NUMBER
 
     def unary(self, node: nodes.UnaryExpr) -> Shape:
@@ -294,7 +294,7 @@ class _Reader:
 
     def inline_if(self, node: nodes.CondExpr) -> Shape:
         if node.expr2 is None:
-            raise LineError(node.lineno, "an `if` within {{ }} needs its `else`")
+            raise Fault(node.lineno, "an `if` within {{ }} needs its `else`")
         self.shape(node.test)
         first, second = self.shape(node.expr1), self.shape(node.expr2)
         return first if first == second else ANY
@@ -304,7 +304,7 @@ class _Reader:
             return TEXT
         plain = number(node)
         if plain is not None and plain > MAX_NUMBER:
-            raise LineError(node.lineno, f"a number above {MAX_NUMBER:,}")
+            raise Fault(node.lineno, f"a number above {MAX_NUMBER:,}")
         return ANY if plain is None else NUMBER
 
     def sequence(self, node: nodes.List | nodes.Tuple) -> Shape:

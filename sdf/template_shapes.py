@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 from jinja2 import nodes
 
-from sdf.frontmatter import LineError, near
+from sdf.frontmatter import Fault, near
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +39,24 @@ MAX_NUMBER = 10**9
 
 
 def member(node: nodes.Getattr | nodes.Getitem, shape: Shape, name: str) -> Shape:
-    """The shape of `node.name`. Raises LineError for a name that is private or not there."""
+    """The shape of `node.name`. Raises Fault for a name that is private or not there."""
     owner = shown(node.node)
     if name.startswith("_"):
-        raise LineError(node.lineno, f"{owner}.{name} is refused: names that begin with `_` are not for templates")
+        raise Fault(node.lineno, f"{owner}.{name} is refused: names that begin with `_` are not for templates")
     if isinstance(shape, Mapping):
         return known(node, shape, name, f"{owner} has no {name!r}")
     if shape != ANY:
-        raise LineError(node.lineno, f"{owner} is {kind(shape)} and has no {name!r}")
+        raise Fault(node.lineno, f"{owner} is {kind(shape)} and has no {name!r}")
     return ANY
 
 
 def known(node: nodes.Node, shapes: Mapping[str, Shape], name: str, otherwise: str) -> Shape:
     shape = shapes.get(name)
     if isinstance(shape, Absent):
-        raise LineError(node.lineno, f"{name!r} is not known here: {shape.why}")
+        raise Fault(node.lineno, f"{name!r} is not known here: {shape.why}")
     if shape is None:
         present = [other for other, each in shapes.items() if not isinstance(each, Absent)]
-        raise LineError(node.lineno, otherwise + near(name, present))
+        raise Fault(node.lineno, otherwise + near(name, present))
     return shape
 
 
@@ -74,9 +74,9 @@ def kind(shape: Shape) -> str:
 
 def check_printable(node: nodes.Expr, shape: Shape) -> None:
     if isinstance(shape, ListOf):
-        raise LineError(node.lineno, "a list is not printed as it is; loop over it, or use |join(', ') or |tojson")
+        raise Fault(node.lineno, "a list is not printed as it is; loop over it, or use |join(', ') or |tojson")
     if isinstance(shape, Mapping):
-        raise LineError(node.lineno, f"{shown(node)} is not text; name one of its parts: {', '.join(shape) or 'none'}")
+        raise Fault(node.lineno, f"{shown(node)} is not text; name one of its parts: {', '.join(shape) or 'none'}")
 
 
 def item(node: nodes.For, shape: Shape) -> Shape:
@@ -84,7 +84,7 @@ def item(node: nodes.For, shape: Shape) -> Shape:
     if isinstance(shape, ListOf):
         return shape.item
     if shape != ANY:
-        raise LineError(node.lineno, f"a loop runs over a list; {shown(node.iter)} is {kind(shape)}")
+        raise Fault(node.lineno, f"a loop runs over a list; {shown(node.iter)} is {kind(shape)}")
     return ANY
 
 
@@ -114,10 +114,10 @@ def range_bound(node: nodes.Call) -> int:
     ends = [_ends(argument) for argument in node.args]
     known_ends = [end for end in ends if end is not None]
     if len(known_ends) != len(ends) or not 1 <= len(ends) <= 2 or has_other_arguments(node):
-        raise LineError(node.lineno, "range takes one or two of: a plain number, n_items, their sum or difference")
+        raise Fault(node.lineno, "range takes one or two of: a plain number, n_items, their sum or difference")
     bound = known_ends[-1][1] - (known_ends[0][0] if len(known_ends) == 2 else 0)
     if bound > MAX_LOOP:
-        raise LineError(node.lineno, f"the range holds {bound:,} numbers; a loop runs at most {MAX_LOOP} times")
+        raise Fault(node.lineno, f"the range holds {bound:,} numbers; a loop runs at most {MAX_LOOP} times")
     return max(bound, 0)
 
 

@@ -20,7 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from sdf import template_rules
 from sdf.errors import GenreError
-from sdf.frontmatter import LineError
+from sdf.frontmatter import Fault
 from sdf.template_filters import FILTERS
 from sdf.template_rules import MAX_CHARS, TESTS
 from sdf.template_shapes import LOOP, MAX_LOOP, NAME_CALLS, Shape
@@ -44,25 +44,25 @@ class Template:
         """Raises GenreError where it does not parse, says what templates may not, or names what `scope` lacks."""
         try:
             template_rules.check(_parsed(self.source), scope)
-        except LineError as fault:
+        except Fault as fault:
             raise self._error(fault.line, fault.message) from fault
 
     def literal_text(self) -> str:
         """The parts that are sent as they stand."""
         try:
             return template_rules.literal_text(_parsed(self.source))
-        except LineError as fault:
+        except Fault as fault:
             raise self._error(fault.line, fault.message) from fault
 
     def render(self, context: Mapping[str, Any]) -> str:
         """The text, at most 400,000 characters longer than the values given. Raises GenreError with the line."""
         try:
             compiled = _compiled(self.source)
-        except LineError as fault:
+        except Fault as fault:
             raise self._error(fault.line, fault.message) from fault
         try:
             return _written(compiled, context)
-        except LineError as fault:
+        except Fault as fault:
             raise self._error(fault.line, fault.message) from fault
         except _RENDER_ERRORS as error:
             line = _failed_line(compiled, error.__traceback__)
@@ -82,7 +82,7 @@ def _written(compiled: jinja2.Template, context: Mapping[str, Any]) -> str:
             # Sized only now: few prompts come this far.
             limit = MAX_CHARS + _size(context)
             if n_chars > limit:
-                raise LineError(1, f"the text grows beyond {limit:,} characters")
+                raise Fault(1, f"the text grows beyond {limit:,} characters")
     return "".join(chunks)
 
 
@@ -169,15 +169,15 @@ _ENVIRONMENT = _environment()
 
 def _parsed(source: str) -> nodes.Template:
     if len(source) > MAX_SOURCE:
-        raise LineError(1, f"a template of {len(source):,} characters; at most {MAX_SOURCE:,}")
+        raise Fault(1, f"a template of {len(source):,} characters; at most {MAX_SOURCE:,}")
     try:
         return _ENVIRONMENT.parse(source)
     except jinja2.TemplateSyntaxError as error:
-        raise LineError(error.lineno, f"not a template: {error.message}") from error
+        raise Fault(error.lineno, f"not a template: {error.message}") from error
     except RecursionError as error:
-        raise LineError(1, "expressions nested too deeply; split them") from error
+        raise Fault(1, "expressions nested too deeply; split them") from error
     except ValueError as error:
-        raise LineError(1, f"not a template: {error}") from error
+        raise Fault(1, f"not a template: {error}") from error
 
 
 # Some hundred genres of a handful of templates each.
