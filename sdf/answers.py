@@ -18,10 +18,12 @@ Value = str | int | list[str] | list[dict[str, Any]] | dict[str, Any]
 
 USABLE = ("stop", "tool_use")
 ROLES = ("system", "user", "assistant")
+MAX_DEPTH = 64
 
-_ITEM = re.compile(r"[ \t]*(?:\(?\d{1,4}[.):]|[-*•–])[ \t]+(\S.*)")
+# Models number in bold as often as not: "**1. A clinic.** ...", "**1.** A clinic".
+_NUMBERED = re.compile(r"[ \t]*(?:\*\*)?\(?\d{1,4}[.):](?:\*\*)?[ \t]+(\S.*)")
+_BULLETED = re.compile(r"[ \t]*[-*•–][ \t]+(\S.*)")
 _SCORE = re.compile(r"(\d{1,6})(?:\s*/\s*(\d{1,6}))?")
-_FENCE = re.compile(r"\s*```[a-zA-Z]*\n(.*?)\n?[ \t]*```\s*", re.DOTALL)
 
 
 def value(wants: Wants, answer: Answer) -> Value | None:
@@ -41,7 +43,7 @@ def _text(wants: Wants, text: str) -> str | None:
 
 def _list(wants: Wants, text: str) -> list[str] | None:
     inside = _unfenced(_inside(wants, text))
-    items = _json_items(inside) if inside.startswith("[") else _tagged_items(inside) or _marked_items(inside)
+    items = _json_items(inside) or _tagged_items(inside) or _marked_items(inside)
     kept = [item.strip() for item in items if item.strip()]
     return kept[: wants.n_items or None] or None
 
@@ -117,8 +119,10 @@ def _blocks(text: str, tag: str | None) -> list[str]:
 
 
 def _unfenced(text: str) -> str:
-    match = _FENCE.fullmatch(text)
-    return match[1].strip() if match else text
+    """Without the ``` lines around it, if it has them."""
+    if not (text.startswith("```") and text.endswith("```") and "\n" in text):
+        return text
+    return text[text.index("\n") : -3].strip()
 
 
 def _json(text: str, opener: str) -> Any:
@@ -132,7 +136,16 @@ def _json(text: str, opener: str) -> Any:
         canonical_json(found).encode()
     except (ValueError, RecursionError):
         return None
-    return found
+    return None if _is_deep(found) else found
+
+
+def _is_deep(found: Any) -> bool:
+    """Judged by a number of its own: how deep Python can read varies with the stack it is called from."""
+    level = [found]
+    for _ in range(MAX_DEPTH):
+        nested = [each for each in level if isinstance(each, dict | list)]
+        level = [child for each in nested for child in (each.values() if isinstance(each, dict) else each)]
+    return bool(level)
 
 
 def _no_constant(name: str) -> Any:
@@ -143,12 +156,10 @@ _DECODER = json.JSONDecoder(parse_constant=_no_constant)
 
 
 def _json_items(text: str) -> list[str]:
-    found = _json(text, "[")
-    return [str(item) for item in found] if _are_texts(found) else []
-
-
-def _are_texts(found: object) -> bool:
-    return isinstance(found, list) and all(isinstance(item, str) for item in found)
+    found = _json(text, "[") if text.startswith("[") else None
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        return []
+    return [str(item) for item in found]
 
 
 def _tagged_items(text: str) -> list[str]:
@@ -156,14 +167,17 @@ def _tagged_items(text: str) -> list[str]:
 
 
 def _marked_items(text: str) -> list[str]:
-    """Numbered or bulleted lines; a line without a mark goes on with the item above it, up to a blank line."""
+    """Lines with the kind of mark that the first one has, numbers or bullets, so that bullets under a number are
+    part of its item. A line without a mark goes on with the item above it, up to a blank line or a heading."""
+    lines = text.splitlines()
+    mark = next((mark for line in lines for mark in (_NUMBERED, _BULLETED) if mark.fullmatch(line)), _NUMBERED)
     items: list[str] = []
     is_open = False
-    for line in text.splitlines():
-        match = _ITEM.fullmatch(line)
+    for line in lines:
+        match = mark.fullmatch(line)
         if match:
             items.append(match[1])
-        elif is_open and line.strip():
-            items[-1] = f"{items[-1].rstrip()} {line.strip()}"
-        is_open = bool(line.strip()) and bool(items) and (is_open or match is not None)
-    return items
+        elif is_open and line.strip() and not line.startswith("#"):
+            items[-1] += f" {line.strip()}"
+        is_open = match is not None or (is_open and bool(line.strip()) and not line.startswith("#"))
+    return [item.replace("**", "") for item in items]

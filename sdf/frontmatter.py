@@ -60,11 +60,14 @@ def read(text: str, first_line: int) -> Marked:
     """Parse `text`, whose first line is `first_line` of its file. Raises Fault."""
     if len(text) > MAX_CHARS:
         raise Fault(first_line, f"{len(text):,} characters of YAML; at most {MAX_CHARS:,} are read")
-    loader = _Loader(text)
     lines: dict[Location, int] = {}
     try:
+        loader = _Loader(text)
         root = loader.get_single_node()
         data = _plain(loader, root, (), lines, first_line) if root else {}
+    except yaml.reader.ReaderError as error:
+        line = first_line + text.count("\n", 0, error.position)
+        raise Fault(line, f"the character {error.character:#04x} cannot stand in YAML") from error
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise Fault(first_line + (mark.line if mark else 0), f"not YAML: {error.problem or error.context}") from error
@@ -72,8 +75,6 @@ def read(text: str, first_line: int) -> Marked:
         raise Fault(first_line, f"not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise Fault(first_line, "YAML nested too deeply") from error
-    finally:
-        loader.dispose()
     return Marked(data, {(): first_line, **lines})
 
 

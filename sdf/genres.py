@@ -277,14 +277,9 @@ def _check_templates(genre: Genre, front: FrontMatter) -> None:
         genre.instructions.check(genre_rules.scope_of_instructions(front))
     for step in genre.steps:
         scope = genre_rules.scope_of_step(front, step.name)
-        for template in (step.inject, step.body):
-            if template is not None:
-                template.check(scope)
-        if step.tag is not None and f"<{step.tag}>" not in step.body.literal_text():
-            raise GenreError(
-                f"{genre.path}:{step.body.line}: the prompt of step {step.name!r} never mentions <{step.tag}>, where "
-                f"its answer is looked for; ask for it between <{step.tag}> and </{step.tag}>"
-            )
+        if step.inject is not None:
+            step.inject.check(scope)
+        step.body.check(scope, mentions=f"<{step.tag}>" if step.tag else "")
 
 
 def _hash(genre: Genre) -> str:

@@ -24,6 +24,7 @@ from sdf.template_shapes import (
     NAME_CALLS,
     NUMBER,
     TEXT,
+    Absent,
     ListOf,
     Shape,
     check_printable,
@@ -71,15 +72,19 @@ _REFUSED: Mapping[type[nodes.Node], str] = {
 }
 
 
+_NO_LOOP = Absent("the `if` of a loop runs before the loop counts")
+
+
 def check(tree: nodes.Template, scope: Mapping[str, Shape] | None) -> None:
     """Raises Fault (line within the template). `scope` None: any variable will do, every bound still holds."""
     _check_depth(tree, 0)
     _Reader(scope or {}, scope is None, 1, 0, _Spent()).statements(tree.body)
 
 
-def literal_text(tree: nodes.Template) -> str:
-    """The parts of the template that are sent as they stand."""
-    return "".join(part.data for part in tree.find_all(nodes.TemplateData))
+def check_mentions(tree: nodes.Template, text: str) -> None:
+    """Raises Fault unless `text` is among what is sent as it stands."""
+    if text and not any(text in part.data for part in tree.find_all(nodes.TemplateData)):
+        raise Fault(1, f"the prompt never mentions {text}, where its answer is looked for; ask for the answer in it")
 
 
 def _check_depth(node: nodes.Node, depth: int) -> None:
@@ -166,7 +171,7 @@ class _Reader:
         scope = {**self.scope, **self._targets(node, item(node, shape)), "loop": LOOP}
         inside = replace(self, scope=scope, times=self.times * bound, loops=self.loops + 1)
         if node.test is not None:
-            replace(inside, scope={**scope, "loop": ANY}).shape(node.test)
+            replace(inside, scope={**scope, "loop": _NO_LOOP}).shape(node.test)
         inside.statements(node.body)
         self.statements(node.else_)
 
@@ -195,8 +200,8 @@ class _Reader:
             raise Fault(node.lineno, f"{node.name!r} is refused: a template knows values, not itself")
         if node.name == "names":
             raise Fault(node.lineno, "`names` is called: " + ", ".join(f"names.{call}(1)" for call in NAME_CALLS))
-        if self.is_open:
-            return self.scope.get(node.name, ANY)
+        if self.is_open and node.name not in self.scope:
+            return ANY
         return known(node, self.scope, node.name, f"nothing here is called {node.name!r}")
 
     def attribute(self, node: nodes.Getattr) -> Shape:

@@ -40,17 +40,13 @@ class Template:
     path: str = "<template>"
     line: int = 1
 
-    def check(self, scope: Mapping[str, Shape] | None = None) -> None:
-        """Raises GenreError where it does not parse, says what templates may not, or names what `scope` lacks."""
+    def check(self, scope: Mapping[str, Shape] | None = None, *, mentions: str = "") -> None:
+        """Raises GenreError where it does not parse, says what templates may not, names what `scope` lacks, or
+        never says `mentions` in so many words."""
         try:
-            template_rules.check(_parsed(self.source), scope)
-        except Fault as fault:
-            raise self._error(fault.line, fault.message) from fault
-
-    def literal_text(self) -> str:
-        """The parts that are sent as they stand."""
-        try:
-            return template_rules.literal_text(_parsed(self.source))
+            tree = _parsed(self.source)
+            template_rules.check(tree, scope)
+            template_rules.check_mentions(tree, mentions)
         except Fault as fault:
             raise self._error(fault.line, fault.message) from fault
 
@@ -158,7 +154,7 @@ def _environment() -> _Sandbox:
         undefined=jinja2.StrictUndefined, finalize=_printed, trim_blocks=True, lstrip_blocks=True, autoescape=False
     )
     environment.filters = {**FILTERS, _LOOP_GUARD: _bounded}
-    environment.tests = {name: environment.tests[name] for name in (*TESTS, "in")}
+    environment.tests = {name: environment.tests[name] for name in TESTS}
     # Its arguments were bounded before it runs; the guard of the loop around it holds nevertheless.
     environment.globals = {"range": range}
     return environment
@@ -189,4 +185,7 @@ def _compiled(source: str) -> jinja2.Template:
     for loop in list(tree.find_all(nodes.For)):
         loop.iter = nodes.Filter(loop.iter, _LOOP_GUARD, [], [], None, None, lineno=loop.lineno)
     tree.set_environment(_ENVIRONMENT)
-    return _ENVIRONMENT.from_string(tree)
+    try:
+        return _ENVIRONMENT.from_string(tree)
+    except jinja2.TemplateSyntaxError as error:
+        raise Fault(error.lineno, f"not a template: {error.message}") from error
