@@ -89,9 +89,9 @@ def row_groups(file: BinaryIO, place: str, config: str) -> Iterator[Rows]:
     opened = open_parquet(file, place)
     if not opened.schema_arrow.equals(COLUMNS[config]):
         raise DamagedError(f"{place}: its columns are not those of {config}; assemble the corpus again")
-    _check_dictionaries(opened.metadata, place)
     for position in range(opened.num_row_groups):
         try:
+            _check_dictionaries(opened, position, place)
             table = opened.read_row_group(position, use_threads=False)
             rows = table.to_pylist()
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -102,20 +102,28 @@ def row_groups(file: BinaryIO, place: str, config: str) -> Iterator[Rows]:
         yield rows
 
 
+def ids(file: BinaryIO, place: str) -> list[str]:
+    """The `id` column. DamagedError names `place` for a file that is no shard."""
+    try:
+        with open_parquet(file, place) as parquet:
+            return parquet.read(columns=["id"]).column("id").to_pylist()
+    except (OSError, pa.ArrowException) as error:
+        raise DamagedError(f"{place}: cannot be read as a shard ({error})") from None
+
+
 def canonical_lines(rows: Iterable[Row]) -> bytes:
     """What `rows_sha256` is taken over: the canonical JSON of each row, nulls included, each ended by a newline."""
     return b"".join(canonical_json(row).encode() + b"\n" for row in rows)
 
 
-def _check_dictionaries(metadata: Any, place: str) -> None:
+def _check_dictionaries(opened: Any, position: int, place: str) -> None:
     """One large value in a dictionary, referred to by every row, decodes to far more than the footer declares."""
-    for position in range(metadata.num_row_groups):
-        group = metadata.row_group(position)
-        for column in (group.column(number) for number in range(group.num_columns)):
-            if column.has_dictionary_page and column.total_uncompressed_size * column.num_values > MAX_GROUP_BYTES:
-                raise DamagedError(
-                    f"{place}: {column.path_in_schema} may decode to more than {MAX_GROUP_BYTES:,} bytes"
-                )
+    # Reading one row raises on a damaged footer; without that, asking for its columns would abort the process.
+    next(opened.iter_batches(1, row_groups=[position], use_threads=False), None)
+    group = opened.metadata.row_group(position)
+    for column in (group.column(number) for number in range(group.num_columns if group.num_rows else 0)):
+        if column.has_dictionary_page and column.total_uncompressed_size * column.num_values > MAX_GROUP_BYTES:
+            raise DamagedError(f"{place}: {column.path_in_schema} may decode to more than {MAX_GROUP_BYTES:,} bytes")
 
 
 def _has_nulls(array: Any) -> bool:
