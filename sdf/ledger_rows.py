@@ -68,15 +68,14 @@ ANSWERS = pa.schema(
     ]
 )
 
-# One row per entry, columns of other kinds null. `id` is the request key, the brief id or the round id;
-# `row` is the answer's row in the part.
+# One row per entry, columns of other kinds null. `id` is the request key, the brief id or the round id.
+# Answers come in the order of their rows in the part.
 SIDECAR = pa.schema(
     [
         ("kind", pa.string()),
         ("id", pa.string()),
         ("unit", pa.string()),
         ("step", pa.string()),
-        ("row", pa.int32()),
         ("model", pa.string()),
         *_USAGE,
         ("genre", pa.string()),
@@ -151,17 +150,9 @@ def encode_answers(entries: Sequence[AnswerEntry]) -> bytes:
 
 
 def encode_sidecar(entries: Sequence[Entry], seal: Seal) -> bytes:
-    """Rows in the order of `entries`; answers count their rows in the part."""
-    rows: list[dict[str, Any]] = []
-    n_answers = 0
-    for entry in entries:
-        row = _sidecar_row(entry)
-        if isinstance(entry, AnswerEntry):
-            row["row"] = n_answers
-            n_answers += 1
-        rows.append(row)
+    """Rows in the order of `entries`."""
     metadata = {"part_size_bytes": str(seal.size_bytes), "part_sha256": seal.sha256}
-    return _encode(rows, SIDECAR.with_metadata(metadata))
+    return _encode([_sidecar_row(entry) for entry in entries], SIDECAR.with_metadata(metadata))
 
 
 def encode_log(locations: Sequence[Location]) -> bytes:

@@ -1,21 +1,22 @@
-"""The sidecars of a ledger as columns: every row of every part in one table, and what is damaged.
+"""The sidecars of a ledger as columns: all answers, all settlements, and what is damaged.
 
 Reads each sidecar once, and a part only where its sidecar is missing or torn (then without its texts). The
-price of deciding on columns is that all of them lie in memory: about 1 kB per settlement with its signature.
+price of deciding on columns is that all of them lie in memory: about 600 bytes per settlement with its
+signature, and 60 per answer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from sdf.errors import DamagedError, Missing
-from sdf.key_index import Ints
+from sdf.key_index import Ints, Words, key_words
 from sdf.ledger_rows import (
     ANSWERS,
     ANSWERS_SUFFIX,
@@ -33,47 +34,66 @@ from sdf.ledger_rows import (
     seal_of,
     sidecar_path,
 )
-from sdf.records import Location
 from sdf.storage import RunDir
 
 Mask = npt.NDArray[np.bool_]
 
+# Its functions are made when it is imported, so a type checker sees none of them.
+pc: Any = pyarrow.compute
+
 # What a view is made of; texts, steps and units stay on disk.
-_VIEWED = (
-    *("kind", "id", "row", "model", *USAGE_COLUMNS, "genre", "index", "reason", "basis", "n_tokens", "reject"),
-    *("signature", "principle", "lane", "number", "angles"),
+_BILLS = ("model", *USAGE_COLUMNS)
+_SETTLED = (
+    *("kind", "id", "genre", "index", "reason", "basis", "n_tokens", "reject"),
+    *("principle", "lane", "number", "angles"),
 )
 _USED = pa.field("answers", pa.list_(pa.struct([("part", pa.string()), ("row", pa.int32())])))
-_EMPTY = pa.schema([*(SIDECAR.field(name) for name in _VIEWED), _USED]).empty_table()
-_READ = (*_VIEWED, "answers.list.element.part", "answers.list.element.row")
-_OF_AN_ANSWER = {"id": "key", "model": "model", **{name: name for name in USAGE_COLUMNS}}
+_READ = ("signature", *_BILLS, *_SETTLED, "answers.list.element.part", "answers.list.element.row")
+_NO_BILLS = pa.schema([SIDECAR.field(name) for name in _BILLS]).empty_table()
+_NO_SETTLED = pa.schema([*(SIDECAR.field(name) for name in _SETTLED), _USED]).empty_table()
 
 
-@dataclass(frozen=True, slots=True)
-class Sheet:
-    """The rows of all parts, in the order of location; a *place* is a row of it. Signatures lie apart, by part."""
+class Sheet(NamedTuple):
+    """Answers and settlements of all parts, each in the order of location.
+
+    names: the parts; names[p] has answers first_answer[p] .. first_answer[p + 1], in the order of their rows, and
+        settlements first_settled[p] .. first_settled[p + 1], which lie at the rows `row` of its sidecar.
+    words: (n answers, 2), their keys. bills: their model and usage.
+    settled: one row per settlement; its signatures lie apart, by part.
+    is_whole: of each part, whether its answers can be read.
+    """
 
     names: tuple[str, ...]
-    rows: Table
-    signatures: list[Column]
-    starts: Ints
     is_whole: Mask
+    first_answer: Ints
+    words: Words
+    bills: Table
+    first_settled: Ints
+    row: Ints
+    settled: Table
+    signatures: list[Column]
     damaged: tuple[str, ...]
 
-    def part_of(self, places: Ints) -> Ints:
-        return np.searchsorted(self.starts, places, side="right") - 1
+    @property
+    def is_readable(self) -> Mask:
+        """Of each answer."""
+        return np.repeat(self.is_whole, np.diff(self.first_answer))
 
-    def locations(self, places: Ints) -> list[Location]:
-        part = self.part_of(places)
-        row = places - self.starts[part]
-        return [Location(self.names[p], r) for p, r in zip(part.tolist(), row.tolist(), strict=True)]
+    def signatures_at(self, settled: Ints) -> Iterator[bytes]:
+        """Those of the settlements with these numbers, which ascend; empty where there is none.
 
-    def signatures_at(self, places: Ints) -> Iterator[bytes]:
-        """Those of settlements at `places`, which ascend; empty where there is none."""
-        bounds = np.searchsorted(places, self.starts)
-        for i, signatures in enumerate(self.signatures):
-            rows = places[bounds[i] : bounds[i + 1]] - self.starts[i]
+        To be asked once: signatures are most of the memory, so each part's are let go when they were passed on.
+        """
+        bounds = np.searchsorted(settled, self.first_settled)
+        for p, signatures in enumerate(self.signatures):
+            rows = settled[bounds[p] : bounds[p + 1]] - self.first_settled[p]
+            self.signatures[p] = _NO_SIGNATURES
             yield from (signature or b"" for signature in signatures.take(pa.array(rows)).to_pylist())
+
+
+def part_of(numbers: Ints, first: Ints) -> Ints:
+    """In which part each lies; `first` is a sheet's `first_answer` or `first_settled`."""
+    return np.searchsorted(first, numbers, side="right") - 1
 
 
 def read_sheet(run_dir: RunDir, files: Mapping[str, int], wanted: Callable[[str], bool] | None) -> Sheet:
@@ -82,36 +102,59 @@ def read_sheet(run_dir: RunDir, files: Mapping[str, int], wanted: Callable[[str]
     parts = list(read_side_by_side(lambda name: _read_part(run_dir, name, files), names))
     return Sheet(
         names=tuple(names),
-        rows=pa.concat_tables([_EMPTY, *(part.rows for part in parts)]).drop_columns("signature"),
-        signatures=[part.rows["signature"] for part in parts],
-        starts=np.cumsum([0, *(len(part.rows) for part in parts)]),
         is_whole=np.array([part.is_whole for part in parts], dtype=bool),
+        first_answer=np.cumsum([0, *(len(part.words) for part in parts)]),
+        words=np.concatenate([_NO_WORDS, *(part.words for part in parts)]),
+        bills=pa.concat_tables([_NO_BILLS, *(part.bills for part in parts)]),
+        first_settled=np.cumsum([0, *(len(part.row) for part in parts)]),
+        row=np.concatenate([_NO_ROWS, *(part.row for part in parts)]),
+        settled=pa.concat_tables([_NO_SETTLED, *(part.settled for part in parts)]),
+        signatures=[part.signatures for part in parts],
         damaged=tuple(path for part in parts for path in part.damaged),
     )
 
 
-def read_logs(run_dir: RunDir, files: Mapping[str, int]) -> tuple[list[Location], list[str]]:
-    """Every location the drivers' logs name, in the order of epoch, log and entry; and the damaged logs."""
+class Log(NamedTuple):
+    """What the drivers' logs name, in the order of epoch, log and entry: row `row[i]` of the sidecar of
+    names[part[i]]."""
+
+    names: list[str]
+    part: Ints
+    row: Ints
+    damaged: list[str]
+
+
+def read_logs(run_dir: RunDir, files: Mapping[str, int]) -> Log:
     paths = sorted(filter(is_log, files))
     logs = list(read_side_by_side(lambda path: _read_log(run_dir, path), paths))
+    entries = pa.concat_tables([LOG.empty_table(), *(log for log in logs if log is not None)]).combine_chunks()
+    parts = pc.dictionary_encode(entries["part"]).combine_chunks()
     damaged = [path for path, log in zip(paths, logs, strict=True) if log is None]
-    return [location for log in logs for location in log or ()], damaged
+    return Log(parts.dictionary.to_pylist(), parts.indices.to_numpy(), entries["row"].to_numpy(), damaged)
 
 
-def _read_log(run_dir: RunDir, path: str) -> list[Location] | None:
+def _read_log(run_dir: RunDir, path: str) -> Table | None:
     try:
-        rows = decode(run_dir.read(path), LOG, path)
+        return decode(run_dir.read(path), LOG, path)
     except (DamagedError, Missing):
         return None
-    return list(map(Location, rows["part"].to_pylist(), rows["row"].to_pylist()))
+
+
+_NO_WORDS: Words = np.empty((0, 2), dtype=np.uint64)
+_NO_ROWS: Ints = np.empty(0, dtype=np.int64)
+_NO_SIGNATURES: Column = pa.chunked_array([[]], pa.binary())
 
 
 class _Part(NamedTuple):
     """A part as its sidecar tells it, or as its own columns do where there is no good sidecar."""
 
-    rows: Table
     is_whole: bool
-    damaged: tuple[str, ...] = ()
+    damaged: tuple[str, ...]
+    words: Words = _NO_WORDS
+    bills: Table = _NO_BILLS
+    row: Ints = _NO_ROWS
+    settled: Table = _NO_SETTLED
+    signatures: Column = _NO_SIGNATURES
 
 
 def _parts_in(files: Mapping[str, int]) -> list[str]:
@@ -129,22 +172,33 @@ def _read_part(run_dir: RunDir, name: str, files: Mapping[str, int]) -> _Part:
     damaged: tuple[str, ...] = ()
     if beside in files:
         try:
-            rows = decode(run_dir.read(beside), SIDECAR, beside, _READ)
-            is_whole = files.get(path, 0) == seal_of(rows, beside).size_bytes
-            return _Part(rows.replace_schema_metadata(None), is_whole, () if is_whole else (path,))
+            return _from_sidecar(decode(run_dir.read(beside), SIDECAR, beside, _READ), beside, path, files.get(path, 0))
         except (DamagedError, Missing):
             damaged = (beside,)
     if path not in files:
-        return _Part(_EMPTY, False, damaged)
+        return _Part(False, damaged)
     try:
-        return _Part(_sidecar_of(decode(run_dir.read(path), ANSWERS, path, _OF_AN_ANSWER.values())), True, damaged)
+        rows = decode(run_dir.read(path), ANSWERS, path, ("key", *_BILLS))
     except (DamagedError, Missing):
-        return _Part(_EMPTY, False, (*damaged, path))
+        return _Part(False, (*damaged, path))
+    return _Part(True, damaged, _words(rows["key"]), rows.select(_BILLS))
 
 
-def _sidecar_of(part: Table) -> Table:
-    """The sidecar's rows of a part's answers, from the part itself."""
-    n = len(part)
-    known = {name: part[theirs] for name, theirs in _OF_AN_ANSWER.items()}
-    known |= {"kind": pa.repeat("answer", n), "row": pa.array(range(n), pa.int32())}
-    return pa.table([known.get(field.name, pa.nulls(n, field.type)) for field in _EMPTY.schema], _EMPTY.schema)
+def _from_sidecar(rows: Table, beside: str, path: str, size_bytes: int) -> _Part:
+    is_whole = size_bytes == seal_of(rows, beside).size_bytes
+    rows = rows.replace_schema_metadata(None)
+    is_answer = pc.equal(rows["kind"], "answer")
+    is_settled = pc.invert(is_answer)
+    return _Part(
+        is_whole,
+        () if is_whole else (path,),
+        _words(rows["id"].filter(is_answer)),
+        rows.select(_BILLS).filter(is_answer),
+        np.flatnonzero(is_settled.to_numpy()),
+        rows.select(_NO_SETTLED.column_names).filter(is_settled),
+        rows["signature"].filter(is_settled),
+    )
+
+
+def _words(keys: Column) -> Words:
+    return key_words("".join(keys.to_pylist()))

@@ -14,18 +14,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 
-from sdf.key_index import Ints, KeyIndex, Words, firsts, key_words
+from sdf.key_index import Ints, KeyIndex, firsts
 from sdf.ledger_rows import LEDGER, USAGE_COLUMNS, Column, Table, part_path
-from sdf.ledger_sheet import Mask, Sheet, read_logs, read_sheet
+from sdf.ledger_sheet import Log, Mask, Sheet, part_of, pc, read_logs, read_sheet
 from sdf.records import Location, Receipt, RoundKey, RoundReceipt, Usage
 from sdf.storage import RunDir
 
-# Its functions are made when it is imported, so a type checker sees none of them.
-pc: Any = pyarrow.compute
-
-# Of an answer or a part: not in this view.
+# Of a part or an answer: not in this view.
 LOST = -1
 
 
@@ -53,7 +49,7 @@ class LedgerView:
 
     @property
     def usage(self) -> Usage:
-        return sum(self.usage_by_model.values(), Usage())
+        return _total(self.usage_by_model)
 
 
 def read_ledger(run_dir: RunDir, *, parts: Callable[[str], bool] | None = None) -> LedgerView:
@@ -65,122 +61,95 @@ def read_ledger(run_dir: RunDir, *, parts: Callable[[str], bool] | None = None) 
     killed between the two) gives its answers to `keys` and is not damaged.
     """
     files = dict(run_dir.files(LEDGER))
-    sheet = read_sheet(run_dir, files, parts)
-    log, damaged_logs = read_logs(run_dir, files)
-    answers = _answers(sheet)
-    settled = _settled(sheet, answers, files)
-    rank = _log_rank(sheet, settled, log)
-    chosen = _canonical(settled, rank)
-    paid = _canonical_answers(answers, settled, rank, len(log))
-    usage = _usage_by_model(answers.bills)
+    sheet, log = read_sheet(run_dir, files, parts), read_logs(run_dir, files)
+    used = _used_answers(sheet, files)
+    rank = _log_rank(sheet, log)
+    chosen = _canonical(sheet, used, rank)
+    paid = _canonical_answers(sheet, used, rank, len(log.row))
+    part = part_of(paid, sheet.first_answer)
+    is_rebilled = np.ones(len(sheet.words), dtype=bool)
+    is_rebilled[paid] = False
     return LedgerView(
-        receipts=_receipts(sheet, settled.place[chosen]),
-        rounds=_rounds(sheet, settled.place[chosen]),
-        unlogged=sheet.locations(settled.place[chosen[rank[chosen] == len(log)]]),
-        keys=KeyIndex(answers.words[paid], answers.part[paid], answers.row[paid], sheet.names),
-        damaged=tuple(sorted({*sheet.damaged, *damaged_logs, *settled.missing})),
-        n_answers=int(answers.is_readable.sum()),
-        usage_by_model=usage,
-        rebilled=_beyond(usage, _usage_by_model(answers.bills.take(pa.array(paid)))),
+        receipts=_receipts(sheet, chosen),
+        rounds=_rounds(sheet, chosen),
+        unlogged=_locations(sheet, chosen[rank[chosen] == len(log.row)]),
+        keys=KeyIndex(sheet.words[paid], part, paid - sheet.first_answer[part], sheet.names),
+        damaged=tuple(sorted({*sheet.damaged, *log.damaged, *used.missing})),
+        n_answers=int(sheet.is_readable.sum()),
+        usage_by_model=_usage_by_model(sheet.bills),
+        rebilled=_total(_usage_by_model(sheet.bills.filter(pa.array(is_rebilled)))),
     )
 
 
-class _Answers(NamedTuple):
-    """All answers in the order of location; those of part p are starts[p] .. starts[p + 1]."""
+class _Used(NamedTuple):
+    """Which answers the settlements used: settlement `by[k]` used answer `answer[k]` (LOST: not in this view).
 
-    words: Words
-    part: Ints
-    row: Ints
-    is_readable: Mask
-    starts: Ints
-    bills: Table
-
-
-def _answers(sheet: Sheet) -> _Answers:
-    is_answer = pc.equal(sheet.rows["kind"], "answer")
-    rows = sheet.rows.filter(is_answer)
-    part = sheet.part_of(np.flatnonzero(is_answer.to_numpy()))
-    return _Answers(
-        words=key_words("".join(rows["id"].to_pylist())),
-        part=part,
-        row=rows["row"].to_numpy().astype(np.int64),
-        is_readable=sheet.is_whole[part],
-        starts=np.searchsorted(part, np.arange(len(sheet.names) + 1)),
-        bills=rows.select(["model", *USAGE_COLUMNS]),
-    )
-
-
-class _Settled(NamedTuple):
-    """All settlements of briefs and rounds in the order of location, and the answers they used.
-
-    `place` is where each lies in the sheet; `unit` is equal for those that compete; `is_sound`: every answer it
-    used can be read. Use k is that of answer `answer[k]` (LOST: not in this view) by settlement `by[k]`.
+    `is_sound`: of each settlement, whether every answer it used can be read. `missing`: paths of parts.
     """
 
-    place: Ints
-    unit: Ints
-    is_sound: Mask
     by: Ints
     answer: Ints
-    missing: tuple[str, ...]
+    is_sound: Mask
+    missing: list[str]
 
 
-def _settled(sheet: Sheet, answers: _Answers, files: Mapping[str, int]) -> _Settled:
-    is_settled = pc.not_equal(sheet.rows["kind"], "answer")
-    rows = sheet.rows.filter(is_settled)
-    used = rows["answers"].combine_chunks()
-    by = pc.list_parent_indices(used).to_numpy()
-    encoded = used.flatten().field("part").dictionary_encode()
-    names = encoded.dictionary.to_pylist()
-    name = encoded.indices.to_numpy()
-    number = {part: i for i, part in enumerate(sheet.names)}
-    part = np.array([number.get(part, LOST) for part in names], dtype=np.int64)[name]
-    answer = _answer_at(answers, part, used.flatten().field("row").to_numpy())
+def _used_answers(sheet: Sheet, files: Mapping[str, int]) -> _Used:
+    lists = sheet.settled["answers"].combine_chunks()
+    by = pc.list_parent_indices(lists).to_numpy()
+    parts = lists.flatten().field("part").dictionary_encode()
+    names, name = parts.dictionary.to_pylist(), parts.indices.to_numpy()
+    number = _numbers(sheet, names)
+    answer = _number_at(sheet.first_answer, number[name], lists.flatten().field("row").to_numpy())
     # A part outside the view is taken to be whole when it is listed.
     is_listed = np.array([part_path(part) in files for part in names], dtype=bool)
-    is_good = np.where(part == LOST, is_listed[name], answers.is_readable[answer] & (answer != LOST))
-    place = np.flatnonzero(is_settled.to_numpy())
-    is_sound = np.ones(len(place), dtype=bool)
+    is_good = np.append(sheet.is_readable, False)[answer] | ((number == LOST) & is_listed)[name]
+    is_sound = np.ones(len(sheet.row), dtype=bool)
     is_sound[by[~is_good]] = False
-    competing = pc.binary_join_element_wise(rows["kind"], rows["id"], " ").combine_chunks().dictionary_encode()
-    missing = tuple(part_path(part) for part in names if part not in number and part_path(part) not in files)
-    return _Settled(place, competing.indices.to_numpy(), is_sound, by, answer, missing)
+    is_missing = (number == LOST) & ~is_listed
+    return _Used(by, answer, is_sound, [part_path(names[i]) for i in np.flatnonzero(is_missing)])
 
 
-def _answer_at(answers: _Answers, part: Ints, row: Ints) -> Ints:
-    """The number of the answer at (part, row) for each; LOST where the part is, or has no such row."""
-    answer = answers.starts[part] + row
-    return np.where((part != LOST) & (answer < answers.starts[part + 1]), answer, LOST)
+def _numbers(sheet: Sheet, names: Sequence[str]) -> Ints:
+    """The numbers of the named parts in the sheet, LOST for others."""
+    number = {name: i for i, name in enumerate(sheet.names)}
+    return np.array([number.get(name, LOST) for name in names], dtype=np.int64)
 
 
-def _log_rank(sheet: Sheet, settled: _Settled, log: Sequence[Location]) -> Ints:
-    """When the log first names each settlement; len(log) for those it does not."""
-    rank = np.full(len(settled.place), len(log))
-    number = {part: i for i, part in enumerate(sheet.names)}
-    entry = np.array([i for i, location in enumerate(log) if location.part in number], dtype=np.int64)
-    part = np.array([number[log[i].part] for i in entry], dtype=np.int64)
-    place = sheet.starts[part] + np.array([log[i].row for i in entry], dtype=np.int64)
-    # Of a part whose sidecar was lost only the answers' rows are known; none of them is a settlement.
-    is_known = (place < sheet.starts[part + 1]) & np.isin(place, settled.place)
-    np.minimum.at(rank, np.searchsorted(settled.place, place[is_known]), entry[is_known])
+def _number_at(first: Ints, part: Ints, row: Ints) -> Ints:
+    """The number of what is `row`-th of each part; LOST where the part is, or has fewer."""
+    number = first[part] + row
+    return np.where((part != LOST) & (number < first[part + 1]), number, LOST)
+
+
+def _log_rank(sheet: Sheet, log: Log) -> Ints:
+    """When the log first names each settlement; its length for those it does not."""
+    rank = np.full(len(sheet.row), len(log.row))
+    # Ascending, since settlements come in the order of (part, row).
+    settled = part_of(np.arange(len(sheet.row)), sheet.first_settled) << 32 | sheet.row
+    named = _numbers(sheet, log.names)[log.part] << 32 | log.row
+    number = np.searchsorted(settled, named)
+    is_known = np.append(settled, LOST)[number] == named
+    np.minimum.at(rank, number[is_known], np.flatnonzero(is_known))
     return rank
 
 
-def _canonical(settled: _Settled, rank: Ints) -> Ints:
-    """One settlement per unit, of those that are sound, in order of location."""
+def _canonical(sheet: Sheet, used: _Used, rank: Ints) -> Ints:
+    """One settlement per brief and per round, of those that are sound, in order of location."""
+    names = pc.binary_join_element_wise(sheet.settled["kind"], sheet.settled["id"], " ").combine_chunks()
+    unit = names.dictionary_encode().indices.to_numpy()
     order = np.argsort(rank, kind="stable")
-    order = order[settled.is_sound[order]]
-    first = np.unique(settled.unit[order], return_index=True)[1]
-    return np.sort(order[first])
+    order = order[used.is_sound[order]]
+    return np.sort(order[np.unique(unit[order], return_index=True)[1]])
 
 
-def _canonical_answers(answers: _Answers, settled: _Settled, rank: Ints, n_logged: int) -> Ints:
-    """One readable answer per key, in the order of keys."""
-    is_named = (rank[settled.by] < n_logged) & (settled.answer != LOST) & answers.is_readable[settled.answer]
-    named = np.flatnonzero(is_named)
-    named = named[np.argsort(rank[settled.by[named]], kind="stable")]
-    candidates = np.concatenate([settled.answer[named], np.flatnonzero(answers.is_readable)])
-    return candidates[firsts(answers.words[candidates])]
+def _canonical_answers(sheet: Sheet, used: _Used, rank: Ints, n_logged: int) -> Ints:
+    """One readable answer per key, in the order of keys: the one a logged settlement used first, or the first."""
+    is_named = (rank[used.by] < n_logged) & (used.answer != LOST)
+    when_used = np.full(len(sheet.words), n_logged)
+    np.minimum.at(when_used, used.answer[is_named], rank[used.by[is_named]])
+    order = np.flatnonzero(sheet.is_readable)
+    order = order[np.argsort(when_used[order], kind="stable")]
+    return order[firsts(sheet.words[order])]
 
 
 def _usage_by_model(bills: Table) -> dict[str, Usage]:
@@ -189,39 +158,45 @@ def _usage_by_model(bills: Table) -> dict[str, Usage]:
     return {model: Usage(*tokens) for model, *tokens in zip(sums["model"].to_pylist(), *columns, strict=True)}
 
 
-def _beyond(total: Mapping[str, Usage], kept: Mapping[str, Usage]) -> Usage:
-    all_, of_them = sum(total.values(), Usage()), sum(kept.values(), Usage())
-    return Usage(*(getattr(all_, name) - getattr(of_them, name) for name in USAGE_COLUMNS))
+def _total(usage_by_model: Mapping[str, Usage]) -> Usage:
+    return sum(usage_by_model.values(), Usage())
 
 
-def _receipts(sheet: Sheet, places: Ints) -> list[Receipt]:
-    rows, places = _rows_of_kind(sheet, "settlement", places)
+def _receipts(sheet: Sheet, settled: Ints) -> list[Receipt]:
+    names = ["id", "genre", "index", "reason", "reject", "n_tokens", "basis"]
+    settled, rows = _of_kind(sheet, "settlement", settled, names)
     columns = zip(
         rows["id"].to_pylist(),
         _shared(rows["genre"]),
         rows["index"].to_pylist(),
-        sheet.locations(places),
+        _locations(sheet, settled),
         _shared(pc.coalesce(rows["reason"], rows["reject"])),
         pc.fill_null(rows["n_tokens"], 0).to_pylist(),
-        sheet.signatures_at(places),
+        sheet.signatures_at(settled),
         _shared(rows["basis"]),
         strict=True,
     )
     return [Receipt(*values) for values in columns]
 
 
-def _rounds(sheet: Sheet, places: Ints) -> list[RoundReceipt]:
-    rows, places = _rows_of_kind(sheet, "round", places)
-    keys = zip(*(rows[name].to_pylist() for name in RoundKey._fields), strict=True)
-    columns = zip(keys, sheet.locations(places), rows["angles"].to_pylist(), rows["id"].to_pylist(), strict=True)
-    return [RoundReceipt(RoundKey(*key), location, tuple(angles), round) for key, location, angles, round in columns]
+def _rounds(sheet: Sheet, settled: Ints) -> list[RoundReceipt]:
+    settled, rows = _of_kind(sheet, "round", settled, ["id", "angles", *RoundKey._fields])
+    keys = [RoundKey(*key) for key in zip(*(rows[name].to_pylist() for name in RoundKey._fields), strict=True)]
+    angles = map(tuple, rows["angles"].to_pylist())
+    return list(map(RoundReceipt, keys, _locations(sheet, settled), angles, rows["id"].to_pylist()))
 
 
-def _rows_of_kind(sheet: Sheet, kind: str, places: Ints) -> tuple[Table, Ints]:
-    wanted = np.zeros(len(sheet.rows), dtype=bool)
-    wanted[places] = True
-    wanted &= pc.equal(sheet.rows["kind"], kind).to_numpy()
-    return sheet.rows.filter(pa.array(wanted)), np.flatnonzero(wanted)
+def _of_kind(sheet: Sheet, kind: str, settled: Ints, columns: list[str]) -> tuple[Ints, Table]:
+    """Those of the settlements that are of this kind, ascending, and their rows."""
+    is_wanted = np.zeros(len(sheet.row), dtype=bool)
+    is_wanted[settled] = True
+    is_wanted &= pc.equal(sheet.settled["kind"], kind).to_numpy()
+    return np.flatnonzero(is_wanted), sheet.settled.select(columns).filter(pa.array(is_wanted))
+
+
+def _locations(sheet: Sheet, settled: Ints) -> list[Location]:
+    parts = part_of(settled, sheet.first_settled).tolist()
+    return [Location(sheet.names[part], row) for part, row in zip(parts, sheet.row[settled].tolist(), strict=True)]
 
 
 def _shared(column: Column) -> list[Any]:
