@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -59,14 +59,16 @@ class Terms:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The documents of one shard, in fold order, by the location of their settlements."""
+    """The documents of one shard, in fold order: the receipts they were accepted by."""
 
     config: str
     split: str
     number: int
-    briefs: tuple[str, ...]
-    locations: tuple[Location, ...]
-    n_tokens: int
+    receipts: tuple[Receipt, ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return sum(receipt.n_tokens for receipt in self.receipts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +100,7 @@ class _Open:
     """A shard being filled."""
 
     number: int = 0
-    briefs: list[str] = field(default_factory=list[str])
-    locations: list[Location] = field(default_factory=list[Location])
+    receipts: list[Receipt] = field(default_factory=list[Receipt])
     n_tokens: int = 0
 
 
@@ -159,7 +160,7 @@ class Fold:
 
     def short(self) -> list[Cut]:
         """What the open shards hold now: the last, short shard of each config and split."""
-        return [_cut(config, split, part) for (config, split), part in self._open.items() if part.briefs]
+        return [_cut(config, split, part) for (config, split), part in self._open.items() if part.receipts]
 
     def _unit(self, genre: str) -> list[Receipt] | None:
         """The next brief with its twins; None while receipts are missing; [] when the genre just left."""
@@ -190,7 +191,9 @@ class Fold:
         found = [self._rejection(receipt) for receipt in unit]
         if not any(found):
             return []
-        return [own or Rejection(receipt.brief, receipt.genre, "twin") for own, receipt in zip(found, unit, strict=True)]
+        return [
+            own or Rejection(receipt.brief, receipt.genre, "twin") for own, receipt in zip(found, unit, strict=True)
+        ]
 
     def _rejection(self, receipt: Receipt) -> Rejection | None:
         if self.terms.keeps is not None and not self.terms.keeps(receipt):
@@ -222,8 +225,8 @@ class Fold:
     def _place(self, config: str, receipt: Receipt) -> None:
         split = self.terms.split_of(receipt.genre, receipt.index)
         part = self._open.setdefault((config, split), _Open())
-        part.briefs.append(receipt.brief)
-        part.locations.append(receipt.location)
+        # The index holds the signature; an open shard need not.
+        part.receipts.append(replace(receipt, signature=b""))
         part.n_tokens += receipt.n_tokens
         if part.n_tokens >= self.terms.shard_tokens:
             self._full.append(_cut(config, split, part))
@@ -266,4 +269,4 @@ def _signature(receipt: Receipt) -> np.ndarray:
 
 
 def _cut(config: str, split: str, part: _Open) -> Cut:
-    return Cut(config, split, part.number, tuple(part.briefs), tuple(part.locations), part.n_tokens)
+    return Cut(config, split, part.number, tuple(part.receipts))

@@ -45,6 +45,11 @@ def load(path: str | os.PathLike[str]) -> Constitution:
     source = os.fspath(path)
     data = resources.files("sdf").joinpath("data/constitution.md").read_bytes() if source == DEFAULT else _read(source)
     text = _decode(data, source).replace("\r\n", "\n").replace("\r", "\n")
+    return of_text(text, source)
+
+
+def of_text(text: str, source: str) -> Constitution:
+    """The constitution of a text that was read already; raises ConstitutionError."""
     return Constitution(text, digest("constitution", text), parse(text, source=source), source)
 
 

@@ -123,4 +123,6 @@ def content_hash(job: Job, genre: Genre) -> str:
     models = {step.name: recipe.model_of(step.role) for step in genre.steps}
     sampling = [recipe.temperature, recipe.top_p]
     constitution = job.constitution.hash if full else ""
-    return digest("content", genre.hash, constitution, canonical_json([recipe.assistant, recipe.maker, models, sampling]))
+    return digest(
+        "content", genre.hash, constitution, canonical_json([recipe.assistant, recipe.maker, models, sampling])
+    )

@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from sdf import checks
 from sdf import constitution as constitutions
 from sdf import genres as genre_files
 from sdf.constitution import Constitution
 from sdf.errors import DamagedError, RecipeError
+from sdf.frontmatter import Fault, Marked, near, read, validated
 from sdf.genres import Genre
 from sdf.names import LOCALES
 from sdf.records import Role, canonical_json, digest
-from sdf.yamlfile import YamlFile, nearest
 
 Decides = Literal["text", "corpus", "run"]
 
@@ -62,6 +63,10 @@ def shares(value: str, base: Mapping[str, float]) -> dict[str, float]:
         if not equals:
             raise RecipeError(f"--mix {entry!r}: no share given; write {name}=2")
     return mix
+
+
+# The line of a value that no file holds: it came by flag or environment.
+FLAG = 0
 
 
 class Recipe(BaseModel):
@@ -106,8 +111,26 @@ class Recipe(BaseModel):
     def _positive(cls, mix: dict[str, float]) -> dict[str, float]:
         for name, share in mix.items():
             if not (math.isfinite(share) and share > 0):
-                raise ValueError(f"share of {name!r} is {share:g}; a share is a number above 0 (leave a genre out to drop it)")
+                raise ValueError(
+                    f"share of {name!r} is {share:g}; a share is a number above 0 (leave a genre out to drop it)"
+                )
         return mix
+
+    @field_validator("checks_off")
+    @classmethod
+    def _known_checks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if name not in checks.NAMES:
+                raise ValueError(f"unknown check {name!r}{near(name, checks.NAMES)}")
+        return names
+
+    def changed(self, given: Mapping[str, Any]) -> Recipe:
+        """The recipe with other values, checked as if a file held them; RecipeError names the field."""
+        marked = Marked({**self.model_dump(), **given}, {(): FLAG, **{(key,): FLAG for key in given}})
+        try:
+            return validated(Recipe, marked, lambda _: Recipe)
+        except Fault as fault:
+            raise RecipeError(fault.message) from None
 
     def model_of(self, role: Role) -> str:
         return self.models.get(role) or self.model or DEFAULT_MODELS[self.provider]
@@ -172,7 +195,7 @@ def job_of_snapshot(data: bytes, path: str) -> Job:
         text = content["constitution"]
         return Job(
             recipe,
-            constitutions.of_text(text["text"], source=text["source"]),
+            constitutions.of_text(text["text"], text["source"]),
             tuple(genre_files.restore(each) for each in content["genres"]),
         )
     except (ValueError, KeyError, TypeError) as error:
@@ -191,7 +214,7 @@ def find(name: str) -> Path:
         return builtin[name]
     if path.suffix in (".yaml", ".yml"):
         return path
-    raise RecipeError(f"unknown recipe {name!r}{nearest(name, builtin)}; a YAML file is given by its path")
+    raise RecipeError(f"unknown recipe {name!r}{near(name, builtin)}; a YAML file is given by its path")
 
 
 def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
@@ -200,40 +223,31 @@ def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
     A constitution or genres directory named in the file is relative to the file.
     """
     path = find(name)
-    file = YamlFile.read(path, RecipeError)
-    fields: dict[str, Any] = dict(file.data)
-    _anchor(fields, path.parent)
     given = {key: value for key, value in overrides.items() if value is not None}
-    if isinstance(given.get("mix"), str):
-        given["mix"] = shares(given["mix"], fields.get("mix") or {})
-    fields.update(given)
-    fields.setdefault("name", path.stem)
     try:
-        return Recipe.model_validate(fields)
-    except ValidationError as error:
-        raise RecipeError(_explain(error, file, given)) from None
+        file = read(path.read_text(encoding="utf-8-sig"), 1)
+        if not isinstance(file.data, dict):
+            raise Fault(1, "expected `key: value` lines")
+        fields = {"name": path.stem, **_anchored(file.data, path.parent)}
+        if isinstance(given.get("mix"), str):
+            base = fields.get("mix")
+            given["mix"] = shares(given["mix"], base if isinstance(base, dict) else {})
+        lines = {**file.lines, **{(key,): FLAG for key in given}}
+        return validated(Recipe, Marked({**fields, **given}, lines), lambda _: Recipe)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: cannot be read ({error}); known recipes: {', '.join(builtin_recipes())}") from None
+    except Fault as fault:
+        where = "on the command line" if fault.line == FLAG else f"{path}:{fault.line}"
+        raise RecipeError(f"{where}: {fault.message}") from None
 
 
-def _anchor(fields: dict[str, Any], folder: Path) -> None:
-    if isinstance(fields.get("constitution"), str) and fields["constitution"] != "default":
-        fields["constitution"] = str(folder / fields["constitution"])
-    if isinstance(fields.get("genres_dir"), list):
-        fields["genres_dir"] = [str(folder / str(each)) for each in fields["genres_dir"]]
-
-
-def _explain(error: ValidationError, file: YamlFile, given: Mapping[str, Any]) -> str:
-    first = error.errors()[0]
-    where = [str(part) for part in first["loc"]]
-    field = where[0] if where else "recipe"
-    if first["type"] == "extra_forbidden":
-        message = f"unknown field {field!r}{nearest(field, Recipe.model_fields)}"
-    elif first["type"] == "missing":
-        message = f"field {field!r} is missing"
-    else:
-        message = f"{'.'.join(where)}: {first['msg'].removeprefix('Value error, ')}"
-    if field in given:
-        return f"--{field.replace('_', '-')}: {message}"
-    return f"{file.path}:{file.line(*where)}: {message}"
+def _anchored(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    found = dict(fields)
+    if isinstance(found.get("constitution"), str) and found["constitution"] != "default":
+        found["constitution"] = str(folder / found["constitution"])
+    if isinstance(found.get("genres_dir"), list):
+        found["genres_dir"] = [str(folder / str(each)) for each in found["genres_dir"]]
+    return found
 
 
 def compile_job(recipe: Recipe) -> Job:
@@ -241,7 +255,7 @@ def compile_job(recipe: Recipe) -> Job:
     known = genre_files.discover([Path(each) for each in recipe.genres_dir])
     for name in recipe.mix:
         if name not in known:
-            raise RecipeError(f"unknown genre {name!r} in the mix{nearest(name, known)}")
+            raise RecipeError(f"unknown genre {name!r} in the mix{near(name, known)}")
     genres = tuple(known[name] for name in recipe.mix)
     for genre in genres:
         _check_locales(genre)
@@ -253,4 +267,4 @@ def _check_locales(genre: Genre) -> None:
     for axis in genre.axes:
         unknown = [value for value in axis.values if axis.name == "locale" and value not in LOCALES]
         if unknown:
-            raise RecipeError(f"{genre.path}: axis locale: no names for {unknown[0]!r}{nearest(unknown[0], LOCALES)}")
+            raise RecipeError(f"{genre.path}: axis locale: no names for {unknown[0]!r}{near(unknown[0], LOCALES)}")

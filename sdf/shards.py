@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 from sdf.errors import DamagedError, Missing, StorageError, Superseded
 from sdf.manifest import SHARD_PATH, Manifest, Shard, newest, number_of, text_of
-from sdf.shard_file import ROWS_PER_GROUP, Row, Rows, canonical_lines, encode, row_groups
+from sdf.shard_file import ROWS_PER_GROUP, Row, Rows, canonical_lines, encode, ids, row_groups
 from sdf.storage import RunDir
 
 CountTokens = Callable[[Sequence[str]], list[int]]
@@ -40,6 +40,12 @@ def read_shard(run_dir: RunDir, shard: Shard) -> Iterator[Rows]:
     """Its rows, a row group at a time; DamagedError names the file when it cannot be decoded as a shard."""
     with run_dir.open(shard.path) as file:
         yield from row_groups(file, _place(run_dir, shard.path), shard.config)
+
+
+def read_ids(run_dir: RunDir, shard: Shard) -> list[str]:
+    """The ids of its documents, in order, without reading their texts; errors as for `read_shard`."""
+    with run_dir.open(shard.path) as file:
+        return ids(file, _place(run_dir, shard.path))
 
 
 def publish(run_dir: RunDir, manifest: Manifest) -> None:

@@ -1,0 +1,252 @@
+"""The Python surface: everything the command line does, for notebooks and scripts.
+
+    import sdf.api
+    report = sdf.api.run("quickstart", "corpus", tokens="200k")
+
+Each function reads its inputs, does one thing and returns a frozen record. Errors are `sdf.errors.SdfError`, whose
+text is for a user to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sdf import genres as genre_files
+from sdf import pipeline, shards, tokens
+from sdf.assemble import Terms
+from sdf.directory import job_of, occupy
+from sdf.errors import RecipeError, StorageError
+from sdf.frontmatter import near
+from sdf.genres import Genre
+from sdf.lease import Lease
+from sdf.ledger import check_ledger, read_ledger
+from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
+from sdf.plan import Plan
+from sdf.pipeline import Crew, InProcess, Outcome, Run, Stop
+from sdf.reading import Reader
+from sdf.recipe import Job, compile_job, load, shares
+from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
+from sdf.report.plans import PlanReport, plan_report
+from sdf.storage import RunDir
+from sdf.story import Progress, terms_of
+
+Path_ = str | os.PathLike[str]
+
+EXIT_OK, EXIT_UNMET = 0, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """`problems` names every file that is not what was written; empty when all is well."""
+
+    problems: tuple[str, ...]
+    n_shards: int
+    n_documents: int
+    n_tokens: int
+    replayed: bool
+
+
+def plan(recipe: str, **overrides: Any) -> PlanReport:
+    """What `run` would make: free, and nothing is written."""
+    return plan_report(compile_job(load(recipe, overrides)))
+
+
+def run(
+    recipe: str,
+    out: Path_,
+    *,
+    reuse: Sequence[Path_] = (),
+    stop: Stop | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+    **overrides: Any,
+) -> Outcome:
+    """Makes the corpus in `out`, or goes on with it. Overrides are fields of the recipe (None: not given).
+
+    Ends when the target is reached, when every genre has left, or after `stop.request()`: then what is in flight is
+    waited for (`drain_timeout`), and what is ready is committed. `say` is told what a user should read meanwhile.
+    """
+    job = compile_job(load(recipe, overrides))
+    return _carry_out(job, RunDir(out), [RunDir(each) for each in reuse], stop or Stop(), on_progress, say)
+
+
+def _carry_out(
+    job: Job,
+    run_dir: RunDir,
+    reuse: Sequence[RunDir],
+    stop: Stop,
+    on_progress: Callable[[Progress], None],
+    say: Callable[[str], None],
+    terms: Terms | None = None,
+    commits: bool = True,
+) -> Outcome:
+    tokens.load(job.recipe.tokenizer)
+    whole = terms_of(job, Plan(job))
+    run_dir.check_usable()
+    lease = Lease.take(run_dir, owner={"recipe": job.recipe.name}, say=say)
+    try:
+        occupy(run_dir, job)
+        crew = _crew(job, run_dir, lease.epoch)
+
+        async def tell() -> Outcome:
+            told = Run(job, run_dir, lease, terms or whole, crew, reuse, stop, on_progress, commits)
+            return await told.tell()
+
+        return asyncio.run(tell())
+    finally:
+        lease.release()
+
+
+def _crew(job: Job, run_dir: RunDir, epoch: int) -> Crew:
+    if job.recipe.ray == "none":
+        return InProcess(job, run_dir, epoch)
+    from sdf import driver  # ray takes two seconds to import, which `--ray none` need not wait for
+
+    driver.connect(job.recipe.ray, job.recipe.workers)
+    return driver.RayCrew(job, run_dir, epoch)
+
+
+def assemble(
+    directory: Path_, out: Path_, *, exclude: Sequence[str] = (), match: Path_ | None = None, **overrides: Any
+) -> Outcome:
+    """Folds the ledger of `directory` anew into `out`, free: other checks, mix, target, shard size, tokenizer.
+
+    `exclude` takes "genre=…", "principle=…", "model=…"; `match` keeps exactly the briefs that another corpus accepted.
+    Ends where the ledger does; `finished` says whether the target was reached.
+    """
+    source, target = RunDir(directory), RunDir(out)
+    if source.root == target.root:
+        raise StorageError(f"{target.root}: assembling needs a directory of its own; give another --out")
+    excluded = exclusions(exclude)
+    job = _reassembled(job_of(source), overrides, excluded.genres)
+    reader = Reader(job, source)
+    view = read_ledger(source)
+    view = replace(view, receipts=[each for each in view.receipts if each.genre in reader.plan.genres])
+    terms = replace(terms_of(job, reader.plan), keeps=keeps(reader, view.receipts, excluded))
+    if match is not None:
+        terms = _matched(terms, reader, view.receipts, RunDir(match))
+    target.check_usable()
+    occupy(target, job)
+    return pipeline.assemble(job, terms, source, target, view)
+
+
+def _reassembled(job: Job, overrides: dict[str, Any], without: frozenset[str]) -> Job:
+    """The job with other values of fields that do not decide text, and without some genres."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    mix = given.get("mix", job.recipe.mix)
+    mix = shares(mix, job.recipe.mix) if isinstance(mix, str) else dict(mix)
+    known = {genre.key: genre for genre in job.genres}
+    check_known(without, known, "genre")
+    unknown = [name for name in mix if name not in known]
+    if unknown:
+        raise RecipeError(f"--mix: no genre {unknown[0]!r} in this ledger{near(unknown[0], known)}")
+    given["mix"] = {name: share for name, share in mix.items() if name not in without}
+    recipe = job.recipe.changed(given)
+    return replace(job, recipe=recipe, genres=tuple(known[name] for name in recipe.mix))
+
+
+def _matched(terms: Terms, reader: Reader, receipts: Sequence[Any], other: RunDir) -> Terms:
+    places = accepted_places(other)
+    settled: dict[str, set[int]] = {}
+    for receipt in receipts:
+        settled.setdefault(receipt.genre, set()).add(receipt.index)
+    ends = {each.genre: _first_gap(settled.get(each.genre, set())) for each in terms.sequences}
+    kept = terms.keeps or (lambda _: True)
+    return replace(
+        terms,
+        sequences=tuple(replace(each, n_briefs=ends[each.genre]) for each in terms.sequences),
+        target_tokens=2**62,
+        keeps=lambda receipt: kept(receipt) and place_of(reader.plan, receipt) in places,
+        exactly=True,
+    )
+
+
+def _first_gap(indices: set[int]) -> int:
+    return next(index for index in range(len(indices) + 1) if index not in indices)
+
+
+def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **overrides: Any) -> list[Trace]:
+    """The first `n` briefs of a genre, asked for real: prompts as rendered, answers, outcome.
+
+    With `out` the answers are in its ledger, and a run there does not pay for them again.
+    """
+    job = compile_job(load(recipe, overrides | {"ray": "none", "workers": 1}))
+    known = [each.key for each in job.genres]
+    if genre not in known:
+        raise RecipeError(f"--genre {genre!r} is not in the mix of {job.recipe.name}{near(genre, known)}")
+    with tempfile.TemporaryDirectory() as scratch:
+        run_dir = RunDir(out if out is not None else scratch)
+        terms = terms_of(job, Plan(job))
+        wanted = tuple(replace(each, n_briefs=n) for each in terms.sequences if each.genre == genre)
+        first = replace(terms, sequences=wanted, target_tokens=2**62)
+        _carry_out(job, run_dir, (), Stop(), lambda _: None, lambda _: None, first, commits=False)
+        ids = [Plan(job).brief(genre, index).id for index in range(n)]
+        return [trace_of(run_dir, job, each) for each in ids]
+
+
+def status(directory: Path_) -> Status:
+    """Where a corpus stands: committed, settled, rejected, who writes it now."""
+    run_dir = RunDir(directory)
+    return status_of(run_dir, job_of(run_dir))
+
+
+def inspect(directory: Path_) -> Inspection:
+    """What is in a corpus: lengths, genres, principles, axes, rejections, duplicates."""
+    run_dir = RunDir(directory)
+    return inspection_of(run_dir, job_of(run_dir))
+
+
+def show(directory: Path_, id: str) -> Trace:
+    """One brief by its id or the beginning of it: plan, prompts, answers, outcome."""
+    run_dir = RunDir(directory)
+    return trace_of(run_dir, job_of(run_dir), id)
+
+
+def verify(directory: Path_, *, replay: bool = False) -> Verification:
+    """Every byte and count of a corpus; with `replay`, that its ledger folds to exactly these shards."""
+    run_dir = RunDir(directory)
+    job = job_of(run_dir)
+    problems = [*shards.verify_manifests(run_dir), *check_ledger(run_dir)]
+    manifest = shards.read_manifest(run_dir)
+    if manifest is None:
+        raise StorageError(
+            f"{run_dir.root}: nothing is committed yet; `sdf status {run_dir.root}` says where it stands"
+        )
+    count = tokens.load(job.recipe.tokenizer).count
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(lambda shard: shards.verify_shard(run_dir, shard, count), manifest.shards):
+            problems += found
+    if replay:
+        terms = replace(terms_of(job, Plan(job)), target_tokens=manifest.target_tokens)
+        problems += pipeline.replay(job, terms, run_dir, manifest)
+    return Verification(tuple(problems), len(manifest.shards), manifest.n_documents, manifest.n_tokens, replay)
+
+
+def gc(directory: Path_) -> list[str]:
+    """Deletes files that no reader of the newest manifest needs; returns their paths."""
+    run_dir = RunDir(directory)
+    manifest = shards.read_manifest(run_dir)
+    if manifest is None:
+        return []
+    lease = Lease.take(run_dir, owner={"command": "gc"}, say=lambda _: None)
+    try:
+        return shards.gc(run_dir, manifest)
+    finally:
+        lease.release()
+
+
+def genres(dirs: Sequence[Path_] = ()) -> dict[str, Genre]:
+    """The known genres by key: built-in ones, then those of the directories."""
+    return genre_files.discover([Path(each) for each in dirs])
+
+
+def check_genre(path: Path_) -> Genre:
+    """Loads one genre file; GenreError names file and line of the first fault."""
+    return genre_files.load(Path(path))

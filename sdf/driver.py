@@ -1,0 +1,194 @@
+"""The same story on Ray: workers are actors, shards and comparisons are tasks, the driver carries receipts.
+
+Ray places and supervises; it holds no truth. Actors ask for no CPUs and are counted by us, so eight workers run on
+one core. Nothing is retried by Ray, because a retried call repeats its side effects: a lost actor is replaced by the
+story under a new name, and a call that may or may not have arrived is repeated by us, which `exchange` allows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+
+from sdf.assemble import Cut, Pair
+from sdf.errors import SdfError, UsageError
+from sdf.manifest import Shard
+from sdf.pipeline import WorkerLost
+from sdf.reading import Reader
+from sdf.recipe import Job
+from sdf.storage import RunDir
+from sdf.worker import Answered, Batch, Order, Worker
+
+log = logging.getLogger(__name__)
+
+# Shards written at once: each holds about 60 MB while it is made.
+TASKS_AT_ONCE = 4
+
+# A link that is cut shows up as "unavailable"; after this many repeats the worker counts as lost.
+MAX_UNAVAILABLE = 5
+
+# An actor that gives no sign for so long hangs outside its loop; `exchange` itself answers within a second.
+SILENCE = 120.0
+
+
+def connect(address: str, n_workers: int) -> None:
+    """auto: the cluster this environment points to, else a local one; local: a local one; else that address."""
+    if ray.is_initialized():
+        return
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "configure_logging": False,
+        "include_dashboard": False,
+        "namespace": "sdf",
+    }
+    wanted = os.environ.get("RAY_ADDRESS") if address == "auto" else None if address == "local" else address
+    if wanted is None:
+        # Workers import this package by its name; a source tree that is not installed must be told.
+        ray.init(address="local", num_cpus=max(2, min(n_workers, os.cpu_count() or 2)), **options)
+        return
+    options.pop("include_dashboard")
+    try:
+        ray.init(address=wanted, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise UsageError(f"--ray {wanted}: no cluster answers there ({error}); start one, or use --ray local") from None
+
+
+@ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
+class _Actor:
+    """A worker in a process of its own. Build work happens on the first call, inside the actor's event loop."""
+
+    def __init__(self, job: Job, run_dir: RunDir, epoch: int, name: str) -> None:
+        self._built = (job, run_dir, epoch, name)
+        self._worker: Worker | None = None
+
+    async def start(self, answered: Sequence[Answered]) -> int:
+        if self._worker is None:
+            self._worker = Worker(*self._built, answered)
+        return os.getpid()
+
+    async def exchange(self, orders: Sequence[Order], acked: int) -> Batch:
+        assert self._worker is not None
+        return await self._worker.exchange(orders, acked)
+
+    async def adopt(self, answered: Sequence[Answered]) -> None:
+        assert self._worker is not None
+        await self._worker.adopt(answered)
+
+    async def drain(self) -> None:
+        assert self._worker is not None
+        await self._worker.drain()
+
+    async def close(self) -> None:
+        assert self._worker is not None
+        await self._worker.close()
+
+
+class _Hand:
+    """The driver's side of an actor: every call repeated while Ray cannot tell whether it arrived."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def start(self, answered: Any) -> None:
+        await self._call("start", answered)
+
+    async def exchange(self, orders: Sequence[Order], acked: int) -> Batch:
+        return await self._call("exchange", orders, acked)
+
+    async def adopt(self, answered: Sequence[Answered]) -> None:
+        await self._call("adopt", answered)
+
+    async def drain(self) -> None:
+        await self._call("drain")
+
+    async def close(self) -> None:
+        await self._call("close")
+        ray.kill(self._actor)
+
+    async def _call(self, method: str, *arguments: Any) -> Any:
+        for _ in range(MAX_UNAVAILABLE):
+            try:
+                return await asyncio.wait_for(getattr(self._actor, method).remote(*arguments), SILENCE)
+            except ActorUnavailableError:
+                log.warning("a worker is unavailable; asking again")
+            except RayTaskError as error:
+                raise _own(error) from None
+            except (ActorDiedError, RayActorError) as error:
+                raise WorkerLost(_first_line(error)) from None
+            except (asyncio.TimeoutError, GetTimeoutError):
+                break
+        ray.kill(self._actor)
+        raise WorkerLost("it does not answer")
+
+
+@ray.remote(num_cpus=0, max_retries=3)
+def _write(reader: Reader, run_dir: RunDir, cut: Cut) -> Shard:
+    return reader.write(run_dir, cut)
+
+
+@ray.remote(num_cpus=0, max_retries=3)
+def _compare(reader: Reader, pairs: Sequence[Pair]) -> dict[Pair, float]:
+    return reader.compare(pairs)
+
+
+class RayCrew:
+    """Actors and tasks for one run. The job and the index of answers are put into the object store once."""
+
+    def __init__(self, job: Job, run_dir: RunDir, epoch: int) -> None:
+        self._run_dir, self._epoch = run_dir, epoch
+        self._job = ray.put(job)
+        self._reader = ray.put(Reader(job, run_dir))
+        self._answered: dict[int, Any] = {}
+        self._tasks = asyncio.Semaphore(TASKS_AT_ONCE)
+
+    async def hire(self, name: str, answered: Sequence[Answered]) -> _Hand:
+        actor = _Actor.options(scheduling_strategy="SPREAD", max_concurrency=64).remote(  # pyright: ignore
+            self._job, self._run_dir, self._epoch, name
+        )
+        hand = _Hand(actor)
+        await hand.start(self._stored(answered))
+        return hand
+
+    async def write(self, cut: Cut) -> Shard:
+        return await self._task(_write, self._reader, self._run_dir, cut)
+
+    async def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]:
+        return await self._task(_compare, self._reader, list(pairs))
+
+    def _stored(self, answered: Sequence[Answered]) -> Any:
+        """One object for the same indexes, however many workers start with them."""
+        if len(answered) not in self._answered:
+            self._answered = {len(answered): ray.put(tuple(answered))}
+        return self._answered[len(answered)]
+
+    async def _task(self, function: Any, *arguments: Any) -> Any:
+        async with self._tasks:
+            try:
+                return await function.remote(*arguments)
+            except RayTaskError as error:
+                raise _own(error) from None
+
+
+def _own(error: RayTaskError) -> SdfError:
+    """Our error as it was raised there; anything else by name alone, since foreign errors may carry secrets."""
+    cause = error.cause
+    if isinstance(cause, SdfError):
+        return cause
+    return SdfError(f"a Ray task failed: {type(cause).__name__}: {_first_line(cause)}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def shutdown() -> None:
+    if ray.is_initialized():
+        ray.shutdown()
+        sys.stdout.flush()

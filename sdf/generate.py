@@ -1,0 +1,121 @@
+"""One document, one coroutine: a brief's steps asked one after another until it is settled.
+
+Only a brief's own fault settles it without a document: every redraw of a step refused, truncated, empty or
+unparsable, or a request its provider rejected. Trouble that is shared waits in the governor and never comes here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from sdf.angles import Gate
+from sdf.answers import value
+from sdf.documents import Draft
+from sdf.errors import GenreError, RequestRejected
+from sdf.genres import Genre, Step
+from sdf.prompts import Composer
+from sdf.records import (
+    Answer,
+    Brief,
+    Location,
+    Principle,
+    Request,
+    RoundKey,
+    RoundSettlement,
+    Settlement,
+    StepAnswer,
+    Wants,
+    digest,
+)
+
+# Asked once, and again twice for what is missing; then the places stay empty.
+ROUND_ATTEMPTS = 3
+
+
+class Ask(Protocol):
+    """The way to an answer: from the ledger when it was ever bought, else from a provider, then into the ledger."""
+
+    async def __call__(self, request: Request, unit: str, step: str) -> tuple[Answer, Location]: ...
+
+
+async def settle_brief(
+    composer: Composer, ask: Ask, genre: Genre, brief: Brief, angle: str | None
+) -> tuple[Settlement, Draft | None]:
+    """Asks the brief's steps in file order. The draft is present exactly when every step was usable."""
+    if genre.round_step is not None and angle is None:
+        return Settlement(brief.id, genre.key, brief.index, "no_angle"), None
+    values: dict[str, Any] = {}
+    used: list[StepAnswer] = []
+    for step in genre.brief_steps:
+        try:
+            reason, detail = await _settle_step(composer, ask, genre, step, brief, angle, values, used)
+        except (RequestRejected, GenreError) as error:
+            reason, detail = "failed", str(error)
+        if reason is not None:
+            return Settlement(brief.id, genre.key, brief.index, reason, detail, angle, tuple(used)), None
+    return Settlement(brief.id, genre.key, brief.index, None, None, angle, tuple(used)), Draft(brief, angle, values)
+
+
+async def _settle_step(
+    composer: Composer,
+    ask: Ask,
+    genre: Genre,
+    step: Step,
+    brief: Brief,
+    angle: str | None,
+    values: dict[str, Any],
+    used: list[StepAnswer],
+) -> tuple[str | None, str | None]:
+    """Adds the step's value and answer, or says why none of its draws was usable."""
+    fault: tuple[str, str | None] = ("unparsable", None)
+    for redraw in range(genre.redraws + 1):
+        request = composer.brief_request(genre, step, brief, angle, values, redraw)
+        answer, location = await ask(request, brief.id, step.name)
+        found = value(request.wants, answer)
+        if found is not None:
+            values[step.name] = found
+            used.append(StepAnswer(step.name, request.key(), location))
+            return None, None
+        fault = (unusable(request.wants, answer), answer.detail)
+    return fault
+
+
+def unusable(wants: Wants, answer: Answer) -> str:
+    """Why an answer without a value has none."""
+    if answer.finish_reason == "refusal":
+        return "refused"
+    if answer.finish_reason == "length":
+        return "truncated"
+    if not answer.text.strip():
+        return "empty"
+    return f"unparsable {wants.returns}"
+
+
+async def settle_round(
+    composer: Composer, ask: Ask, genre: Genre, key: RoundKey, principle: Principle, taken: Sequence[str]
+) -> RoundSettlement:
+    """Angles for one round of a lane, each unlike all of `taken` and each other; None where none was found."""
+    step = genre.round_step
+    assert step is not None
+    gate, found, used = Gate(taken), list[str](), list[StepAnswer]()
+    unit = round_id(composer.job.recipe.seed, key)
+    for attempt in range(ROUND_ATTEMPTS):
+        missing = step.n_items - len(found)
+        if not missing:
+            break
+        request = composer.round_request(genre, step, key, principle, [*taken, *found], missing, attempt)
+        try:
+            answer, location = await ask(request, unit, step.name)
+        except RequestRejected:
+            continue
+        items = value(request.wants, answer)
+        if isinstance(items, list):
+            used.append(StepAnswer(step.name, request.key(), location))
+            found += [item for item in items if isinstance(item, str) and gate.admit(item)][:missing]
+    empty: list[str | None] = [None] * (step.n_items - len(found))
+    return RoundSettlement(unit, key, (*found, *empty), tuple(used))
+
+
+def round_id(seed: int, key: RoundKey) -> str:
+    return digest("round", str(seed), *(str(part) for part in key))

@@ -1,0 +1,383 @@
+"""THE STORY: plan -> generate -> ledger -> assemble -> shards. What every other way of running must equal.
+
+    orders ──▶ worker ──▶ receipts ──▶ fold ──▶ cuts ──▶ shards ──▶ manifest
+      ▲                                  │
+      └──── missing tokens / yield ──────┘
+
+`run` tells it with any crew: here one worker in this process, in `driver` many on Ray. A worker that is lost
+leaves what it flushed; its receipts are read back and the rest of its orders are given again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from sdf import tokens
+from sdf.assemble import Cut, Pair, Terms
+from sdf.card import Facts, write_card
+from sdf.errors import CircuitOpen, SdfError, StorageError
+from sdf.failpoints import reach
+from sdf.lease import Lease
+from sdf.ledger import LedgerView, SettlementLog, read_ledger
+from sdf.manifest import Manifest, Shard, State, TokenizerRef
+from sdf.reading import Reader, is_written
+from sdf.recipe import Job
+from sdf.records import Usage
+from sdf.shards import publish, read_manifest
+from sdf.storage import RunDir
+from sdf.story import Progress, Story
+from sdf.worker import Answered, Batch, Order, Worker, name_of
+
+log = logging.getLogger(__name__)
+
+RENEW_EVERY = 10.0
+
+# Orders at a worker beyond those in flight: what it can settle while a message travels.
+QUEUE_AHEAD = 4
+
+# A run whose workers die this often without one receipt between is not going to get better.
+MAX_DEATHS = 8
+
+
+class WorkerLost(Exception):  # noqa: N818  an event that the story goes on from
+    """A worker died or cannot be reached; what it flushed is in the ledger."""
+
+
+class Hand(Protocol):
+    """A worker as the story sees it; `exchange` raises WorkerLost."""
+
+    async def exchange(self, orders: Sequence[Order], acked: int) -> Batch: ...
+
+    async def adopt(self, answered: Sequence[Answered]) -> None: ...
+
+    async def drain(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+class Crew(Protocol):
+    """Who carries the story out: workers, and tasks that read texts."""
+
+    async def hire(self, name: str, answered: Sequence[Answered]) -> Hand: ...
+
+    async def write(self, cut: Cut) -> Shard: ...
+
+    async def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]: ...
+
+
+@dataclass(slots=True)
+class Stop:
+    """A request to end early: drain, commit what is ready, exit. `error` is raised once that is done."""
+
+    requested: bool = False
+    error: SdfError | None = None
+
+    def request(self, error: SdfError | None = None) -> None:
+        self.requested = True
+        self.error = self.error or error
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `unmet` names genres that left the merge, with the reason.
+
+    `n_overshoot` briefs are settled beyond the fold: kept in the ledger for a larger target.
+    """
+
+    manifest: Manifest | None
+    finished: bool
+    unmet: dict[str, str]
+    n_requests: int
+    usage: Usage
+    n_overshoot: int
+    rebilled: Usage
+
+
+class InProcess:
+    """A crew of one: the oracle."""
+
+    def __init__(self, job: Job, run_dir: RunDir, epoch: int) -> None:
+        self._job, self._run_dir, self._epoch = job, run_dir, epoch
+        self._reader = Reader(job, run_dir)
+
+    async def hire(self, name: str, answered: Sequence[Answered]) -> Worker:
+        return Worker(self._job, self._run_dir, self._epoch, name, answered)
+
+    async def write(self, cut: Cut) -> Shard:
+        return await asyncio.to_thread(self._reader.write, self._run_dir, cut)
+
+    async def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]:
+        return self._reader.compare(pairs)
+
+
+@dataclass
+class Run:
+    """One run on one directory: a story, a crew, and the commits between them."""
+
+    job: Job
+    run_dir: RunDir
+    lease: Lease
+    terms: Terms
+    crew: Crew
+    reuse: Sequence[RunDir] = ()
+    stop: Stop = field(default_factory=Stop)
+    report: Callable[[Progress], None] = lambda _: None
+    # A preview fills the ledger and commits nothing.
+    commits: bool = True
+
+    def __post_init__(self) -> None:
+        self._view = read_ledger(self.run_dir)
+        for path in self._view.damaged:
+            log.warning("%s/%s is damaged: what it held is generated again", self.run_dir.root, path)
+        self._story = Story(self.job, self.terms, SettlementLog(self.run_dir, self.lease.epoch), self._view)
+        self._before = read_manifest(self.run_dir)
+        tokenizer = tokens.load(self.job.recipe.tokenizer)
+        self._tokenizer = TokenizerRef(tokenizer.name, tokenizer.hash)
+        self._answered = [Answered(self.run_dir, self._view.keys, own=True)]
+        self._answered += [Answered(other, read_ledger(other).keys, own=False) for other in self.reuse]
+        self._hands: dict[str, Hand] = {}
+        self._paid: dict[str, tuple[int, Usage]] = {}
+        self._deaths = 0
+        self._turn = asyncio.Lock()
+        self._writing: deque[tuple[Cut, asyncio.Task[Shard]]] = deque()
+
+    async def tell(self) -> Outcome:
+        """Runs until the target is reached or `stop` is requested; commits, then raises what stopped it."""
+        beats = asyncio.get_running_loop().create_task(self._renew())
+        try:
+            await self._fold()
+            n_workers = self.job.recipe.workers
+            await asyncio.gather(*(self._tend(number) for number in range(n_workers)))
+            if self.commits:
+                await self._publish_last()
+            self._story.flush_log()
+        finally:
+            beats.cancel()
+        if self.stop.error is not None:
+            raise self.stop.error
+        return self._outcome()
+
+    @property
+    def _over(self) -> bool:
+        return self._story.fold.finished or self.stop.requested
+
+    async def _tend(self, number: int) -> None:
+        """Keeps one place filled: a worker, and its successor when it is lost."""
+        incarnation = 0
+        while not self._over:
+            name = f"w{number:04d}-{incarnation:03d}"
+            incarnation += 1
+            given: dict[object, Order] = {}
+            try:
+                hand = await self.crew.hire(name, self._answered)
+                self._hands[name] = hand
+                await self._work(name, hand, given)
+                await self._drain(name, hand)
+            except WorkerLost as error:
+                self._hands.pop(name, None)
+                await self._recover(name, given, error)
+
+    async def _work(self, name: str, hand: Hand, given: dict[object, Order]) -> None:
+        acked = 0
+        room = self.job.recipe.in_flight * QUEUE_AHEAD
+        while not self._over:
+            orders = self._story.dispatch.orders(room - len(given))
+            given.update({name_of(order): order for order in orders})
+            acked = await self._exchange(name, hand, given, orders, acked)
+
+    async def _exchange(
+        self, name: str, hand: Hand, given: dict[object, Order], orders: Sequence[Order], acked: int
+    ) -> int:
+        batch = await hand.exchange(orders, acked)
+        self._paid[name] = (batch.n_requests, batch.usage)
+        for receipt in batch.receipts:
+            given.pop((receipt.genre, receipt.index), None)
+        for receipt in batch.rounds:
+            given.pop(tuple(str(part) for part in receipt.key), None)
+        if batch.receipts or batch.rounds:
+            self._deaths = 0
+        self._story.receive(batch.receipts, batch.rounds)
+        await self._fold()
+        if batch.error is not None:
+            self.stop.request(batch.error)
+        return batch.number
+
+    async def _drain(self, name: str, hand: Hand) -> None:
+        """Nothing new; what is in flight is paid for and kept, up to the drain timeout."""
+        await hand.drain()
+        deadline = asyncio.get_running_loop().time() + self.job.recipe.drain_timeout
+        acked = 0
+        while asyncio.get_running_loop().time() < deadline:
+            batch = await hand.exchange((), acked)
+            self._paid[name] = (batch.n_requests, batch.usage)
+            self._story.receive(batch.receipts, batch.rounds)
+            acked = batch.number
+            if not batch.n_open or isinstance(batch.error, StorageError):
+                break
+        await hand.close()
+        self._hands.pop(name, None)
+        await self._fold()
+
+    async def _recover(self, name: str, given: dict[object, Order], error: WorkerLost) -> None:
+        """What the lost worker flushed counts; the rest of its orders are given to others."""
+        log.warning("worker %s is lost (%s); its flushed work is kept", name, error)
+        self._deaths += 1
+        prefix = f"{self.lease.epoch:06d}/{name}-"
+        view = await asyncio.to_thread(read_ledger, self.run_dir, parts=lambda part: part.startswith(prefix))
+        if view.receipts:
+            self._deaths = 0
+        self._story.receive(view.receipts, view.rounds)
+        recovered = Answered(self.run_dir, view.keys, own=True)
+        self._answered.append(recovered)
+        for hand in list(self._hands.values()):
+            with contextlib.suppress(WorkerLost):
+                await hand.adopt([recovered])
+        self._story.dispatch.again(list(given.values()))
+        await self._fold()
+        if self._deaths > MAX_DEATHS:
+            self.stop.request(
+                CircuitOpen(f"{self._deaths} workers died one after another ({error}); all answers are kept")
+            )
+
+    async def _fold(self) -> None:
+        """Folds as far as receipts reach, and sends off the shards that filled up."""
+        async with self._turn:
+            while pairs := self._story.fold.advance():
+                self._story.fold.learn(await self.crew.compare(pairs))
+            for cut in self._story.fold.take_full():
+                self._send_off(cut)
+            await self._publish_ready()
+        self.report(self._story.progress())
+
+    def _send_off(self, cut: Cut) -> None:
+        self._writing.append((cut, asyncio.get_running_loop().create_task(self._shard(cut))))
+
+    async def _shard(self, cut: Cut) -> Shard:
+        shard = self._known(cut)
+        return shard if shard is not None else await self.crew.write(cut)
+
+    def _known(self, cut: Cut) -> Shard | None:
+        """The shard of an earlier manifest that holds exactly this cut."""
+        for shard in self._before.shards if self._before else ():
+            if (shard.config, shard.split, shard.number) == (cut.config, cut.split, cut.number):
+                return shard if is_written(self.run_dir, shard, cut) else None
+        return None
+
+    async def _publish_ready(self) -> None:
+        """Commits, in fold order, the shards that are written."""
+        n_ready = 0
+        while self._writing and self._writing[0][1].done():
+            cut, task = self._writing.popleft()
+            self._story.commit(cut, task.result())
+            n_ready += 1
+        if n_ready:
+            self._publish("growing")
+
+    async def _publish_last(self) -> None:
+        """Everything folded so far, the short last shards included."""
+        async with self._turn:
+            for cut in self._story.fold.short():
+                self._send_off(cut)
+            for cut, task in self._writing:
+                self._story.commit(cut, await task)
+            self._writing.clear()
+            self._publish("complete" if self._story.fold.finished else "growing")
+
+    def _publish(self, state: State) -> None:
+        self._story.flush_log()
+        manifest = self._story.manifest(state, self._before, self._tokenizer)
+        if self._before is None or _adds(manifest, self._before):
+            reach("shard written")
+            publish(self.run_dir, manifest)
+            reach("manifest written")
+            self._before = manifest
+            write_card(self.run_dir, manifest, facts_of(self.job))
+
+    async def _renew(self) -> None:
+        try:
+            while True:
+                await asyncio.sleep(RENEW_EVERY)
+                await asyncio.to_thread(self.lease.renew)
+                self._story.flush_log()
+        except SdfError as error:
+            self.stop.request(error)
+
+    def _outcome(self) -> Outcome:
+        fold = self._story.fold
+        folded = sum(tally.next for tally in fold.tallies.values())
+        return Outcome(
+            self._before,
+            fold.finished,
+            {genre: tally.gone for genre, tally in fold.tallies.items() if tally.gone is not None},
+            sum(n_requests for n_requests, _ in self._paid.values()),
+            sum((usage for _, usage in self._paid.values()), Usage()),
+            self._story.n_settled - folded,
+            self._view.rebilled,
+        )
+
+
+def fold_ledger(job: Job, terms: Terms, reader: Reader, view: LedgerView) -> Story:
+    """The story as far as the ledger's receipts tell it, in this process, nothing written."""
+    measured = replace(view, receipts=list(reader.measure(view.receipts)))
+    story = Story(job, terms, None, measured)
+    while pairs := story.fold.advance():
+        story.fold.learn(reader.compare(pairs))
+    return story
+
+
+def assemble(job: Job, terms: Terms, ledger: RunDir, out: RunDir, view: LedgerView) -> Outcome:
+    """Shards and manifest in `out` from the answers in `ledger`: no model is asked."""
+    reader = Reader(job, ledger)
+    story = fold_ledger(job, terms, reader, view)
+    for cut in story.fold.take_full() + story.fold.short():
+        story.commit(cut, reader.write(out, cut))
+    tokenizer = tokens.load(job.recipe.tokenizer)
+    before = read_manifest(out)
+    manifest = story.manifest("complete", before, TokenizerRef(tokenizer.name, tokenizer.hash))
+    if before is None or before.shards != manifest.shards:
+        publish(out, manifest)
+    write_card(out, manifest, facts_of(job))
+    gone = {genre: tally.gone for genre, tally in story.fold.tallies.items() if tally.gone is not None}
+    return Outcome(manifest, story.fold.finished, gone, 0, Usage(), 0, Usage())
+
+
+def replay(job: Job, terms: Terms, run_dir: RunDir, manifest: Manifest) -> list[str]:
+    """Folds the ledger in this process and compares every committed shard's bytes; names those that differ."""
+    reader = Reader(job, run_dir)
+    story = fold_ledger(job, terms, reader, read_ledger(run_dir))
+    cuts = {(cut.config, cut.split, cut.number): cut for cut in story.fold.take_full() + story.fold.short()}
+    problems: list[str] = []
+    for shard in manifest.shards:
+        cut = cuts.pop((shard.config, shard.split, shard.number), None)
+        if cut is None or len(cut.receipts) < shard.n_rows:
+            problems.append(f"{run_dir.root}/{shard.path}: the ledger does not hold all its documents")
+        # A growing corpus may have been committed with a short shard that the ledger has since outgrown.
+        elif reader.sha256(replace(cut, receipts=cut.receipts[: shard.n_rows])) != shard.sha256:
+            problems.append(f"{run_dir.root}/{shard.path}: its bytes are not those that the ledger replays to")
+    if manifest.state == "complete":
+        problems += [f"{run_dir.root}: the ledger replays to a shard {key} that is not committed" for key in cuts]
+    return problems
+
+
+def facts_of(job: Job) -> Facts:
+    """What the dataset card tells of a job."""
+    models = {job.recipe.model_of(step.role) for genre in job.genres for step in genre.steps}
+    about = {genre.key: genre.about for genre in job.genres}
+    return Facts(job.recipe.name, job.constitution.source, tuple(sorted(models)), about)
+
+
+def _adds(manifest: Manifest, before: Manifest) -> bool:
+    """A resumed run folds anew from the start: until it is past what is committed, it has nothing to say."""
+    if manifest.n_documents < before.n_documents:
+        return False
+    return (manifest.shards, manifest.state, manifest.target_tokens) != (
+        before.shards,
+        before.state,
+        before.target_tokens,
+    )

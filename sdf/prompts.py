@@ -1,0 +1,133 @@
+"""brief + step + what earlier steps said -> the Request. Pure, and the only place that renders prompts.
+
+A request is a prefix and a body. The prefix (preamble, constitution or principle, genre instructions) is
+rendered and hashed once per process and shared by every request that starts with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from sdf.genres import Genre, Step
+from sdf.plan import names_of
+from sdf.recipe import Job
+from sdf.records import Brief, Message, Prefix, Principle, Request, RoundKey, Sampling, Wants, stream
+
+# Angles of earlier rounds that a prompt shows; the gate compares with all of them.
+SHOWN_ANGLES = 100
+
+# Room beyond the text asked for. A rewriter thinks before it writes, and a shared budget cut a fifth of the
+# long documents elsewhere; tokens that are not used cost nothing.
+THINKING_TOKENS = 4_096
+TOKENS_PER_WORD = 3
+TOKENS_PER_ITEM = 96
+
+
+def wants(step: Step, n_words: int, n_items: int | None = None) -> Wants:
+    """What a usable answer to a step looks like."""
+    items = n_items or step.n_items
+    return Wants(step.returns, n_words, items, step.tag, step.lowest, step.highest)
+
+
+def max_tokens(step: Step, wanted: Wants) -> int:
+    if step.max_tokens is not None:
+        return step.max_tokens
+    if step.returns == "list":
+        return THINKING_TOKENS + TOKENS_PER_ITEM * wanted.n_items
+    if step.returns == "score":
+        return THINKING_TOKENS
+    return THINKING_TOKENS + TOKENS_PER_WORD * wanted.n_words
+
+
+class Composer:
+    """Requests of one job. Prefixes are kept: one per genre, and one per cell where the context is a principle."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._names = {"assistant": job.recipe.assistant, "maker": job.recipe.maker}
+        self._prefix = lru_cache(maxsize=1_024)(self._render_prefix)
+
+    def brief_request(
+        self, genre: Genre, step: Step, brief: Brief, angle: str | None, values: Mapping[str, Any], redraw: int
+    ) -> Request:
+        """The request of a brief's step. `values` are the earlier steps' answers, parsed. GenreError if rendering fails."""
+        context = {
+            **values,
+            "brief": _view(brief),
+            "principle": _principle(brief.principle),
+            "angle": angle or "",
+            "names": names_of(brief),
+            "n_items": step.n_items,
+            **self._names,
+        }
+        draw = stream(brief.slot.stream("draw"), step.name, redraw)
+        return self._request(genre, step, brief.principle, context, wants(step, brief.n_words), draw)
+
+    def round_request(
+        self,
+        genre: Genre,
+        step: Step,
+        key: RoundKey,
+        principle: Principle,
+        taken: Sequence[str],
+        n_items: int,
+        attempt: int,
+    ) -> Request:
+        """The request of an angle round for `n_items` more angles; shows the last of those taken in its lane."""
+        context = {
+            "principle": _principle(principle),
+            "taken": list(taken[-SHOWN_ANGLES:]),
+            "n_items": n_items,
+            **self._names,
+        }
+        draw = stream(self.job.recipe.seed, *key, "round", step.name, attempt)
+        return self._request(genre, step, principle, context, wants(step, 0, n_items), draw)
+
+    def _request(
+        self, genre: Genre, step: Step, principle: Principle, context: Mapping[str, Any], wanted: Wants, draw: int
+    ) -> Request:
+        body = step.body.render(context)
+        messages = [Message("user", body)]
+        if step.inject is not None:
+            messages.insert(0, Message("system", step.inject.render(context)))
+        recipe = self.job.recipe
+        return Request(
+            model=recipe.model_of(step.role),
+            prefix=self._prefix(genre, step.context, principle if step.context == "principle" else None),
+            messages=tuple(messages) if step.form == "chat" else (),
+            prompt=body if step.form == "completion" else None,
+            sampling=Sampling(max_tokens(step, wanted), recipe.temperature, recipe.top_p),
+            wants=wanted,
+            draw=draw,
+            tools=step.tools,
+            schema=step.schema,
+        )
+
+    def _render_prefix(self, genre: Genre, context: str, principle: Principle | None) -> Prefix:
+        known: dict[str, Any] = dict(self._names)
+        if principle is not None:
+            known["principle"] = _principle(principle)
+        parts = [genre.preamble.render(self._names)] if genre.preamble is not None else []
+        if context == "full":
+            parts.append(f"<constitution>\n{self.job.constitution.text.strip()}\n</constitution>")
+        elif principle is not None:
+            parts.append(f"<principle>\n{principle.title}\n\n{principle.text.strip()}\n</principle>")
+        if genre.instructions is not None:
+            parts.append(genre.instructions.render(known))
+        return Prefix.of("\n\n".join(part.strip() for part in parts))
+
+
+def _principle(principle: Principle) -> dict[str, str]:
+    return {"id": principle.id, "title": principle.title, "text": principle.text}
+
+
+def _view(brief: Brief) -> dict[str, Any]:
+    return {
+        "axes": dict(brief.axes),
+        "n_words": brief.n_words,
+        "principle": _principle(brief.principle),
+        "row": dict(brief.row or {}),
+        "twin": brief.twin or "",
+    }

@@ -1,0 +1,138 @@
+"""Rows that a genre reads from outside: Parquet, JSONL or the newest manifest of another corpus.
+
+The file is pinned by sha256, so the sequence it makes is as fixed as a prompt. Others' files are hostile:
+they are opened by `parquet.open_parquet`, which refuses extension types and bombs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from bisect import bisect_right
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+from sdf.errors import SourceError
+from sdf.frontmatter import near
+from sdf.genres import Source
+from sdf.manifest import Manifest, newest
+from sdf.parquet import open_parquet
+
+
+class Rows(Protocol):
+    """The rows of a source, addressed by number; `row` returns only the declared columns, as plain data."""
+
+    def __len__(self) -> int: ...
+
+    def row(self, number: int) -> Mapping[str, Any]: ...
+
+
+def open_rows(source: Source, genre_path: str) -> Rows:
+    """Relative paths are relative to the genre file. SourceError names file and column."""
+    path = Path(genre_path).parent / source.path
+    if path.is_dir():
+        return ParquetRows(corpus_files(path), tuple(source.columns))
+    _check_pin(path, source.sha256)
+    if path.suffix == ".parquet":
+        return ParquetRows((path,), tuple(source.columns))
+    if path.suffix in (".jsonl", ".json"):
+        return JsonRows(path, tuple(source.columns))
+    raise SourceError(f"{genre_path}: source {path}: give a .parquet or .jsonl file, or the directory of a corpus")
+
+
+def corpus_files(directory: Path) -> tuple[Path, ...]:
+    """The shards of the newest manifest, in order; the corpus must be complete."""
+    name = newest(entry.name for entry in (directory / "manifests").glob("*.json"))
+    if name is None:
+        raise SourceError(f"{directory}: no manifest here; give the directory of a corpus that sdf wrote")
+    path = directory / "manifests" / name
+    manifest = Manifest.from_json(path.read_bytes(), source=str(path))
+    if manifest.state != "complete":
+        raise SourceError(f"{directory}: the corpus is still growing; finish it with `sdf run` first")
+    return tuple(directory / shard.path for shard in manifest.shards)
+
+
+def _check_pin(path: Path, sha256: str | None) -> None:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.sha256()
+            while block := file.read(1 << 20):
+                found.update(block)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
+    if sha256 is not None and found.hexdigest() != sha256:
+        raise SourceError(
+            f"{path}: sha256 is {found.hexdigest()}, the genre pins {sha256}; use the pinned file or change the pin"
+        )
+
+
+class ParquetRows:
+    """One row group in memory at a time: briefs are asked for nearly in order."""
+
+    def __init__(self, paths: tuple[Path, ...], columns: tuple[str, ...]) -> None:
+        self._columns = columns
+        self._groups: list[tuple[Path, int]] = []
+        self._starts: list[int] = []
+        self._n_rows = 0
+        for path in paths:
+            self._add(path)
+        self._group = lru_cache(maxsize=2)(self._read)
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    def row(self, number: int) -> Mapping[str, Any]:
+        if not 0 <= number < self._n_rows:
+            raise IndexError(number)
+        group = bisect_right(self._starts, number) - 1
+        return self._group(group).slice(number - self._starts[group], 1).to_pylist()[0]
+
+    def _add(self, path: Path) -> None:
+        with open_parquet(path, str(path)) as file:
+            names = file.schema_arrow.names
+            missing = [name for name in self._columns if name not in names]
+            if missing:
+                raise SourceError(f"{path}: no column {missing[0]!r}{near(missing[0], names)}")
+            for number in range(file.metadata.num_row_groups):
+                self._groups.append((path, number))
+                self._starts.append(self._n_rows)
+                self._n_rows += file.metadata.row_group(number).num_rows
+
+    def _read(self, group: int) -> Any:
+        path, number = self._groups[group]
+        with open_parquet(path, str(path)) as file:
+            return file.read_row_group(number, columns=list(self._columns))
+
+
+class JsonRows:
+    """JSON Lines, by byte offset: one pass when opened, one seek per row."""
+
+    def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
+        self._path, self._columns = path, columns
+        self._offsets: list[int] = []
+        with path.open("rb") as file:
+            offset = 0
+            for line in file:
+                if line.strip():
+                    self._offsets.append(offset)
+                offset += len(line)
+        if self._offsets:
+            self.row(0)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def row(self, number: int) -> Mapping[str, Any]:
+        with self._path.open("rb") as file:
+            file.seek(self._offsets[number])
+            line = file.readline()
+        try:
+            value = json.loads(line)
+            return {name: value[name] for name in self._columns}
+        except (ValueError, TypeError) as error:
+            raise SourceError(f"{self._path}: row {number + 1} is not a JSON object ({error})") from None
+        except KeyError as error:
+            asked = ", ".join(self._columns)
+            raise SourceError(f"{self._path}: row {number + 1} has no field {error}; the genre reads {asked}") from None
