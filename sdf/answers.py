@@ -49,8 +49,17 @@ def _list(wants: Wants, text: str) -> list[str] | None:
 
 
 def _score(wants: Wants, text: str) -> int | None:
-    verdicts = {_verdict(wants, block) for block in _blocks(text, wants.tag)}
+    verdicts = {_verdict(wants, block) for block in _verdict_blocks(text, wants.tag)}
     return verdicts.pop() if len(verdicts) == 1 else None
+
+
+def _verdict_blocks(text: str, tag: str | None) -> list[str]:
+    """Every closed part, wherever it stands, since two verdicts that differ are none; else what follows the last tag."""
+    if tag is None:
+        return [text]
+    closing = f"</{tag}>"
+    pieces = text.split(f"<{tag}>")[1:]
+    return [piece.partition(closing)[0] for piece in pieces if closing in piece] or pieces[-1:]
 
 
 def _verdict(wants: Wants, block: str) -> int | None:
@@ -99,23 +108,20 @@ def _inside(wants: Wants, text: str) -> str:
 
 
 def _block(text: str, tag: str | None) -> str | None:
-    """The last block: a model that drafts, then corrects itself, means the second one."""
-    blocks = _blocks(text, tag)
-    return blocks[-1] if blocks else None
+    """The tagged part, to the end where it is never closed; None without one. No tag: the whole text.
 
-
-def _blocks(text: str, tag: str | None) -> list[str]:
-    """The tagged parts in order; a part that is never closed runs to the end. No tag: the whole text.
-
-    Opening tags that begin a line win over those within one, which may only be spoken of.
+    Of several the last: a model that drafts, then corrects itself, means the second. Opening tags that begin a
+    line win over those within one, which may only be spoken of.
     """
     if tag is None:
-        return [text]
+        return text
     opening, closing = f"<{tag}>", f"</{tag}>"
     pieces = re.split(rf"^[ \t]*{re.escape(opening)}", text, flags=re.MULTILINE)
     if len(pieces) == 1:
         pieces = text.split(opening)
-    return [piece.rpartition(closing)[0] if closing in piece else piece for piece in pieces[1:]]
+    if len(pieces) == 1:
+        return None
+    return pieces[-1].rpartition(closing)[0] if closing in pieces[-1] else pieces[-1]
 
 
 def _unfenced(text: str) -> str:

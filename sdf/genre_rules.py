@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sdf.checks import NAMES as CHECKS
 from sdf.frontmatter import Fault, Marked, near
 from sdf.genre_files import FrontMatter, StepEntry
 from sdf.records import Returns
@@ -128,6 +129,9 @@ def _check_rest(front: FrontMatter, marked: Marked) -> None:
         raise Fault(marked.line("dedup"), f"dedup: of a {front.kind}: {', '.join(_DEDUP[front.kind])}")
     if front.dedup == "scenario" and not _has_round(front):
         raise Fault(marked.line("dedup"), "dedup: scenario compares angles; add a step with per: round")
+    for place, name in enumerate(front.checks.off):
+        if name not in CHECKS:
+            raise Fault(marked.line("checks", "off", place), f"checks.off: no check {name!r}{near(name, CHECKS)}")
     for step, score in front.checks.min_score.items():
         _check_min_score(front, step, score, marked.line("checks", "min_score", step))
 

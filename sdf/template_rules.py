@@ -68,6 +68,7 @@ _REFUSED: Mapping[type[nodes.Node], str] = {
     nodes.Macro: f"`macro` {_ENDLESS}",
     nodes.Mul: "`*` is refused: it can make a text of any size",
     nodes.Pow: "`**` is refused: it can make a number of any size",
+    nodes.Scope: "`autoescape` is refused: prompts are plain text",
     nodes.With: f"`with` {_GROWS}",
 }
 
@@ -96,7 +97,9 @@ def _check_depth(node: nodes.Node, depth: int) -> None:
 
 def _refused(node: nodes.Node) -> Fault:
     otherwise = f"`{type(node).__name__.lower()}` is not part of the template language here"
-    return Fault(node.lineno or 1, _REFUSED.get(type(node), otherwise))
+    # The parser gives some blocks no line; what is within them has one.
+    line = node.lineno or min((each.lineno for each in node.find_all(nodes.Node) if each.lineno), default=1)
+    return Fault(line, _REFUSED.get(type(node), otherwise))
 
 
 def _constant(node: nodes.Expr) -> Any:
