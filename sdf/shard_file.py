@@ -103,12 +103,15 @@ def row_groups(file: BinaryIO, place: str, config: str) -> Iterator[Rows]:
 
 
 def ids(file: BinaryIO, place: str) -> list[str]:
-    """The `id` column. DamagedError names `place` for a file that is no shard."""
+    """The `id` column, in order, without the texts. DamagedError names `place` for a file that is no shard."""
+    opened = open_parquet(file, place)
     try:
-        with open_parquet(file, place) as parquet:
-            return parquet.read(columns=["id"]).column("id").to_pylist()
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedError(f"{place}: cannot be read as a shard ({error})") from None
+        found: list[str] = opened.read(columns=["id"], use_threads=False).column("id").to_pylist()
+    except (pa.ArrowException, OSError, UnicodeDecodeError, KeyError) as error:
+        raise DamagedError(f"{place}: its ids cannot be read ({error}); assemble the corpus again") from error
+    if None in found:
+        raise DamagedError(f"{place}: a row has no id; assemble the corpus again")
+    return found
 
 
 def canonical_lines(rows: Iterable[Row]) -> bytes:

@@ -20,6 +20,7 @@ from sdf.shard_file import COLUMNS, encode, row_groups
 from sdf.shards import (
     gc,
     publish,
+    read_ids,
     read_manifest,
     read_shard,
     verify_manifests,
@@ -99,6 +100,13 @@ def test_rows_come_back_as_they_were_given(run_dir: RunDir, config: str) -> None
     sha256 = hashlib.sha256(data).hexdigest()
     assert shard.path == f"data/{config}/train-00007-{sha256[:8]}.parquet"
     assert (shard.sha256, shard.size_bytes, shard.n_rows, shard.n_tokens) == (sha256, len(data), 3, 21)
+
+
+def test_ids_are_read_without_the_texts(run_dir: RunDir) -> None:
+    shard = write_shard(run_dir, "chats", "train", 0, rows(1200, "chats"))
+    assert read_ids(run_dir, shard) == [f"{number:032x}" for number in range(1200)]
+    with pytest.raises(DamagedError, match="its ids cannot be read"):
+        read_ids(run_dir, foreign(run_dir, pa.table({"text": ["no id"]})))
 
 
 def test_row_groups_have_exactly_1000_rows() -> None:
