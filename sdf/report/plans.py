@@ -1,0 +1,159 @@
+"""What a job would make, before anything is paid for: an estimate from what the recipe and the genre files declare.
+
+Lengths are asked for log-uniformly, so the mean length is known; rejections are not, and the estimate leaves them
+out. It is the same guess a run starts from before it has seen a document.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from sdf import tokens
+from sdf.genres import Axis, Genre
+from sdf.plan import BLOCK, Plan
+from sdf.prompts import Composer
+from sdf.recipe import Job
+from sdf.records import Prefix, Role
+from sdf.templates import Template
+
+# English prose of models: about 1.35 tokens of a word.
+TOKENS_PER_WORD = 1.35
+
+
+@dataclass(frozen=True, slots=True)
+class AxisPlan:
+    """An axis and the exact share of each of its values in the deck, in the order of the genre file."""
+
+    name: str
+    shares: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class GenrePlan:
+    """A genre's part of the corpus. `share` is a fraction of tokens; `n_rows` None for an endless sequence.
+
+    `n_documents` and `n_requests` are expected, without rejections and redraws; `prefix_tokens` is the size of the
+    largest prompt head that its requests share.
+    """
+
+    key: str
+    kind: str
+    about: str
+    share: float
+    n_tokens: int
+    n_documents: int
+    n_requests: int
+    n_words: tuple[int, int]
+    prefix_tokens: int
+    n_rows: int | None
+    axes: tuple[AxisPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """What a job would make. `models` names who answers for each role that its genres use."""
+
+    recipe: str
+    constitution: str
+    constitution_hash: str
+    n_principles: int
+    provider: str
+    models: Mapping[Role, str]
+    tokenizer: str
+    n_tokens: int
+    n_documents: int
+    n_requests: int
+    genres: tuple[GenrePlan, ...]
+
+
+def plan_report(job: Job) -> PlanReport:
+    """The plan of a job; free, nothing is written. TokenizerError for an unknown tokenizer."""
+    recipe, plan = job.recipe, Plan(job)
+    tokenizer = tokens.load(recipe.tokenizer)
+    heads = _Heads(job, plan, tokenizer)
+    total = sum(recipe.mix.values())
+    genres = tuple(_genre_plan(job, plan, heads, genre, recipe.mix[genre.key] / total) for genre in job.genres)
+    return PlanReport(
+        recipe=recipe.name,
+        constitution=job.constitution.source,
+        constitution_hash=job.constitution.hash,
+        n_principles=len(job.constitution.principles),
+        provider=recipe.provider,
+        models={role: recipe.model_of(role) for role in _roles(job)},
+        tokenizer=tokenizer.name,
+        n_tokens=recipe.tokens,
+        n_documents=sum(each.n_documents for each in genres),
+        n_requests=sum(each.n_requests for each in genres),
+        genres=genres,
+    )
+
+
+def mean_words(bounds: tuple[int, int]) -> float:
+    """The mean of a log-uniform length within the bounds."""
+    low, high = bounds
+    return low if high == low else (high - low) / math.log(high / low)
+
+
+def _roles(job: Job) -> list[Role]:
+    return list(dict.fromkeys(step.role for genre in job.genres for step in genre.steps))
+
+
+def _genre_plan(job: Job, plan: Plan, heads: _Heads, genre: Genre, share: float) -> GenrePlan:
+    n_rows = plan.n_briefs(genre.key)
+    wanted = job.recipe.tokens * share
+    n_documents = math.ceil(wanted / (mean_words(genre.n_words) * TOKENS_PER_WORD))
+    if n_rows is not None:
+        n_documents = min(n_documents, n_rows)
+    n_rounds = _n_rounds(genre, plan, n_documents, len(job.constitution.principles))
+    return GenrePlan(
+        key=genre.key,
+        kind=genre.kind,
+        about=genre.about,
+        share=share,
+        n_tokens=round(wanted),
+        n_documents=n_documents,
+        n_requests=n_documents * len(genre.brief_steps) + n_rounds,
+        n_words=genre.n_words,
+        prefix_tokens=heads.n_tokens(genre),
+        n_rows=n_rows,
+        axes=tuple(AxisPlan(axis.name, _deck_shares(axis)) for axis in genre.axes),
+    )
+
+
+def _deck_shares(axis: Axis) -> dict[str, float]:
+    dealt = Counter(axis.deck)
+    return {value: dealt[value] / len(axis.deck) for value in axis.values}
+
+
+def _n_rounds(genre: Genre, plan: Plan, n_documents: int, n_cells: int) -> int:
+    """Angle rounds that serve the first documents: blocks go round the cells, a round serves `n_items` of one cell."""
+    if genre.round_step is None:
+        return 0
+    n_blocks = math.ceil(n_documents / max(1, len(plan.twins(genre.key))) / BLOCK)
+    turns, extra = divmod(n_blocks, n_cells)
+    n_items = genre.round_step.n_items
+    fewer, more = math.ceil(turns * BLOCK / n_items), math.ceil((turns + 1) * BLOCK / n_items)
+    return (n_cells - extra) * fewer + extra * more
+
+
+class _Heads:
+    """Sizes of prompt heads; the one with the whole constitution is counted once per genre."""
+
+    def __init__(self, job: Job, plan: Plan, tokenizer: tokens.Tokenizer) -> None:
+        self._composer, self._plan, self._tokenizer = Composer(job), plan, tokenizer
+
+    def n_tokens(self, genre: Genre) -> int:
+        """Of the largest prefix among the genre's steps, for its first brief."""
+        if self._plan.n_briefs(genre.key) == 0:
+            return 0
+        heads = {head.hash: head.text for head in self._of(genre)}
+        return max(self._tokenizer.count(list(heads.values())))
+
+    def _of(self, genre: Genre) -> list[Prefix]:
+        brief = self._plan.brief(genre.key, 0)
+        # A body needs earlier answers, which do not exist yet; the prefix depends on the step's context alone.
+        bare = [replace(step, body=Template("", genre.path), inject=None) for step in genre.steps]
+        return [self._composer.brief_request(genre, step, brief, None, {}, 0).prefix for step in bare]
