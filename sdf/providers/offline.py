@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
-from functools import lru_cache
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 from sdf.errors import RateLimited, RecipeError, Unavailable
 from sdf.providers import nearest
-from sdf.providers.offline_grammar import Writer
-from sdf.providers.offline_shapes import SHAPES, unusable
-from sdf.records import Answer, FinishReason, Prefix, Request, Usage, digest, stream
+from sdf.providers.offline_prompt import writer_for
+from sdf.providers.offline_shapes import SHAPES, tool_call, unusable
+from sdf.records import Answer, FinishReason, Request, Usage, stream
 
 MODEL = "offline-grammar"
 # What English costs in common vocabularies; the grammar has none of its own.
@@ -31,8 +30,8 @@ CHARACTERS_PER_TOKEN = 4
 class Settings:
     """How the provider behaves; fractions are shares of requests, `_every` and `_after` count calls (0: never).
 
-    `latency` is in seconds and also the `retry_after` of a rate limit. `sampled` draws true randomness for each
-    answer, as a hosted model does: two answers to one request then differ.
+    `latency` is in seconds, and what a rate limit asks to wait. `sampled` draws true randomness for each answer,
+    as a hosted model does: two answers to one request then differ.
     """
 
     latency: float = 0.0
@@ -43,6 +42,7 @@ class Settings:
     refuse: float = 0.0
     truncate: float = 0.0
     unparsable: float = 0.0
+    tool_use: float = 0.0
     sampled: bool = False
 
     @classmethod
@@ -53,11 +53,8 @@ class Settings:
             if name not in known:
                 listed = ", ".join(known)
                 raise RecipeError(f"provider offline: unknown setting {name!r}{nearest(name, known)}; known: {listed}")
-        return cls(**{name: PARSERS[known[name]](name, value) for name, value in settings.items()})
-
-
-def _fault(name: str, value: str, wanted: str) -> RecipeError:
-    return RecipeError(f"provider offline: {name} is {value!r}; write {wanted}")
+        values: dict[str, Any] = {name: _PARSERS[known[name]](name, value) for name, value in settings.items()}
+        return cls(**values)
 
 
 def _float(name: str, value: str) -> float:
@@ -65,25 +62,29 @@ def _float(name: str, value: str) -> float:
     try:
         number = float(value)
     except ValueError:
-        raise _fault(name, value, wanted) from None
+        raise _bad(name, value, wanted) from None
     if not 0 <= number <= most:
-        raise _fault(name, value, wanted)
+        raise _bad(name, value, wanted)
     return number
 
 
 def _int(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit():
-        raise _fault(name, value, "a whole number of calls, 0 for never")
+    if not (value.isascii() and value.isdigit() and len(value) <= 12):
+        raise _bad(name, value, "a whole number of calls, 0 for never")
     return int(value)
 
 
 def _bool(name: str, value: str) -> bool:
     if value not in {"true", "false"}:
-        raise _fault(name, value, "true or false")
+        raise _bad(name, value, "true or false")
     return value == "true"
 
 
-PARSERS: Mapping[str, Callable[[str, str], float | int | bool]] = {"float": _float, "int": _int, "bool": _bool}
+def _bad(name: str, value: str, wanted: str) -> RecipeError:
+    return RecipeError(f"provider offline: {name} is {value!r}; write {wanted}")
+
+
+_PARSERS: Mapping[str, Callable[[str, str], Any]] = {"float": _float, "int": _int, "bool": _bool}
 
 
 class Offline:
@@ -112,7 +113,7 @@ class Offline:
         await asyncio.sleep(settings.latency)
         if _is_due(self._n_calls, settings.rate_limit_every):
             raise RateLimited(f"offline: call {self._n_calls} was rate limited, as set", settings.latency)
-        if _is_due(self._n_calls, settings.unavailable_every):
+        if _is_hit(self._n_calls, settings.unavailable_every):
             raise Unavailable(f"offline: call {self._n_calls} was unavailable, as set")
 
     def _answer(self, request: Request) -> Answer:
@@ -120,7 +121,10 @@ class Offline:
             return _as_answer(request, "", "refusal", "offline")
         if self._befalls("unparsable", request):
             return _as_answer(request, unusable(request.wants), "stop")
-        text = SHAPES[request.wants.returns](writer_for(request, self._salt()), request)
+        writer = writer_for(request, os.urandom(16) if self.settings.sampled else b"")
+        if request.tools and self._befalls("tool_use", request):
+            return replace(_as_answer(request, "", "tool_use"), tool_calls=tool_call(writer, request.tools))
+        text = SHAPES[request.wants.returns](writer, request)
         if self._befalls("truncate", request):
             return _as_answer(request, text[: len(text) * 2 // 5], "length")
         return _as_answer(request, *_within_limits(request, text))
@@ -129,12 +133,14 @@ class Offline:
         share: float = getattr(self.settings, fault)
         return share > 0 and stream(fault, request.key()) < share * 2**64
 
-    def _salt(self) -> bytes:
-        return os.urandom(16) if self.settings.sampled else b""
-
 
 def _is_due(n_call: int, every: int) -> bool:
     return every > 0 and n_call % every == 0
+
+
+def _is_hit(n_call: int, every: int) -> bool:
+    """One call in `every` on average, scattered: in step, a retry could meet every outage and look at fault."""
+    return every > 0 and stream("unavailable", n_call) % every == 0
 
 
 def _as_answer(request: Request, text: str, reason: FinishReason, detail: str | None = None) -> Answer:
@@ -150,74 +156,3 @@ def _within_limits(request: Request, text: str) -> tuple[str, FinishReason]:
         text = text.partition(stop)[0]
     most = request.sampling.max_tokens * CHARACTERS_PER_TOKEN
     return (text, "stop") if len(text) <= most else (text[:most], "length")
-
-
-# --- what the prompt is about -----------------------------------------------------------------------------------
-
-# Words with these endings are nouns for a quality or a practice, and so fit the grammar's theme slots.
-_NOUN = re.compile(
-    r"\b(?:[a-z]{3,12}(?:esty|ity|ness|ency|ancy|ship|ence|ance|mony|acy|hood|sight|tion|ment|osity)"
-    r"|trust|care|truth|harm|power|candou?r|courage|consent|fairness|judgment|restraint|dignity|freedom)\b"
-)
-_NAME = re.compile(r"(?<=[a-z,:;] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,}(?:-[A-Z][a-z]+)?)+\b")
-# Nouns of the instruction rather than of its subject.
-_ABOUT_THE_TASK = frozenset(
-    [
-        "document",
-        "instruction",
-        "instructions",
-        "sentence",
-        "section",
-        "position",
-        "question",
-        "mention",
-        "attention",
-        "constitution",
-        "description",
-        "conversation",
-        "information",
-        "audience",
-        "reference",
-        "fiction",
-        "publication",
-        "direction",
-        "opinion",
-        "option",
-        "moment",
-        "comment",
-        "argument",
-        "statement",
-        "assessment",
-        "introduction",
-        "presence",
-        "absence",
-        "distance",
-        "difference",
-    ]
-)
-N_THEMES = 4
-# The head of a body says what is asked; a pasted draft would only slow the reading down.
-BODY_WINDOW, PREFIX_WINDOW = 2000, 20_000
-
-
-def themes_of(text: str) -> tuple[str, ...]:
-    """Up to N_THEMES nouns of quality in `text`, the most frequent first (ties: the earlier first)."""
-    counts: dict[str, int] = {}
-    for word in _NOUN.findall(text.lower()):
-        if word not in _ABOUT_THE_TASK:
-            counts[word] = counts.get(word, 0) + 1
-    return tuple(sorted(counts, key=lambda word: -counts[word])[:N_THEMES])
-
-
-@lru_cache(maxsize=4096)
-def _themes_of_prefix(prefix: Prefix) -> tuple[str, ...]:
-    return themes_of(prefix.text[:PREFIX_WINDOW])
-
-
-def writer_for(request: Request, salt: bytes = b"") -> Writer:
-    """A writer seeded by the request's draw, prefix and body, on the prompt's themes and people."""
-    contents = [message.content for message in request.messages]
-    seed = digest(str(request.draw), request.prefix.hash, *contents, request.prompt or "", salt)
-    body = (request.prompt or (contents[-1] if contents else ""))[:BODY_WINDOW]
-    names = tuple(dict.fromkeys(_NAME.findall(body)))
-    return Writer(seed.encode(), themes_of(body) or _themes_of_prefix(request.prefix), names)

@@ -1,4 +1,4 @@
-"""The shapes an answer may take: text, a list, a score, messages, JSON. Each is written by one `Writer`."""
+"""The shapes an answer may take: text, a list, a score, messages, JSON, a tool call. One `Writer` writes each."""
 
 from __future__ import annotations
 
@@ -6,100 +6,136 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sdf.providers.offline_grammar import Writer
+from sdf.providers.offline_writer import Writer
 from sdf.records import Request, Returns, Wants, canonical_json
 
 # Where a request names no length.
 N_WORDS, N_ITEMS = 150, 10
 # A title line heads one text in four, of those long enough to carry one.
 TITLE_WORDS = 250
-# Schemas deeper than this are answered with an empty value.
-MAX_DEPTH = 12
+# Tags that show what a text is for, by the plan and the last beat that suit it.
+_PLANS: Mapping[str, tuple[str, str]] = {
+    **dict.fromkeys(("prompt", "user", "question", "request"), ("question", "askend")),
+    **dict.fromkeys(("reply", "response", "answer", "assistant"), ("answer", "adviseend")),
+}
 
 
 def text(writer: Writer, request: Request) -> str:
-    n_words = request.wants.n_words or N_WORDS
-    title = request.prompt is None and n_words >= TITLE_WORDS and writer.byte() < 64
-    return _tagged(request.wants, writer.prose(n_words, title=title))
+    wants = request.wants
+    plan, end = _PLANS.get(wants.tag or "", (None, "close"))
+    n_words = wants.n_words or N_WORDS
+    title = plan is None and request.prompt is None and n_words >= TITLE_WORDS and writer.byte() < 64
+    return _tagged(wants, writer.prose(n_words, plan=plan, end=end, title=title))
 
 
 def items(writer: Writer, request: Request) -> str:
     n_items = request.wants.n_items or N_ITEMS
-    return _tagged(request.wants, "\n".join(f"{n}. {writer.sentence('item')}" for n in range(1, n_items + 1)))
+    return _tagged(request.wants, "\n".join(f"{n}. {writer.item()}" for n in range(1, n_items + 1)))
 
 
 def score(writer: Writer, request: Request) -> str:
-    """Mostly in the upper third of the range; a tagged score follows a sentence of reasons."""
+    """Three in four in the upper third of the range; before a tagged score stands a sentence of reasons."""
     wants = request.wants
     n_scores = wants.highest - wants.lowest + 1
-    high = max(1, n_scores // 3)
-    down = writer.byte() % (high if writer.byte() < 216 else n_scores)
-    verdict = str(wants.highest - down)
+    n_high = max(1, n_scores // 3) if writer.byte() < 192 else n_scores
+    verdict = str(wants.highest - writer.byte() % n_high)
     return f"{writer.sentence('verdict')}\n<{wants.tag}>{verdict}</{wants.tag}>" if wants.tag else verdict
 
 
 def messages(writer: Writer, request: Request) -> str:
-    """A question and its answer, at times with a second exchange; `n_words` over all of them."""
+    """A question and its answer, and at times a second exchange; `n_words` over all of them."""
     n_words = request.wants.n_words or N_WORDS
-    n_turns = 4 if n_words >= 200 and writer.byte() < 96 else 2
-    shares = (0.25, 0.75) if n_turns == 2 else (0.2, 0.4, 0.1, 0.3)
-    turns = [
-        {"role": role, "content": writer.prose(max(1, round(n_words * share)))}
-        for role, share in zip(("user", "assistant") * 2, shares)
-    ]
+    shares = (0.2, 0.4, 0.1, 0.3) if n_words >= 200 and writer.byte() < 96 else (0.25, 0.75)
+    turns = [_turn(writer, n, round(n_words * share)) for n, share in enumerate(shares)]
     return _tagged(request.wants, json.dumps(turns, ensure_ascii=False))
 
 
+def _turn(writer: Writer, n: int, n_words: int) -> dict[str, str]:
+    if n % 2:
+        return {"role": "assistant", "content": writer.prose(n_words, plan="answer", end="adviseend")}
+    return {"role": "user", "content": writer.prose(n_words, plan="question", end="askend")}
+
+
 def json_object(writer: Writer, request: Request) -> str:
-    schema = json.loads(request.schema) if request.schema else FREE_SCHEMA
-    return _tagged(request.wants, canonical_json(instance(writer, schema, schema, request.wants.n_words)))
+    """An object of the request's schema; its own strings share `n_words`, deeper ones hold a sentence."""
+    schema = json.loads(request.schema) if request.schema else _FREE_SCHEMA
+    n_strings = max(1, str(schema).count("'string'"))
+    return _tagged(request.wants, canonical_json(Instances(writer, schema, request.wants.n_words // n_strings).root()))
 
 
-FREE_SCHEMA: Mapping[str, Any] = {
+def tool_call(writer: Writer, tools: str) -> str:
+    """A call of one of `tools` (a JSON list of definitions) as a JSON list, with arguments of its schema."""
+    offered = json.loads(tools)
+    tool = offered[writer.byte() % len(offered)]
+    tool = tool.get("function", tool)
+    schema = tool.get("input_schema") or tool.get("parameters") or {"type": "object"}
+    call = {"id": f"call_{writer.byte()}", "name": tool["name"], "arguments": Instances(writer, schema, 0).root()}
+    return canonical_json([call])
+
+
+_FREE_SCHEMA: Mapping[str, Any] = {
     "type": "object",
     "properties": {"summary": {"type": "string"}, "points": {"type": "array", "items": {"type": "string"}}},
 }
+# Schemas nested deeper than this (one that refers to itself is) end in nulls and empty lists.
+MAX_DEPTH = 12
+# A share of words this large is written as prose.
+PROSE_WORDS = 30
 
 
-def instance(writer: Writer, schema: Any, root: Any, n_words: int, depth: int = 0) -> Any:
-    """A value of the JSON schema: its types, enums, bounds, items, properties, first alternatives and local refs."""
-    if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
-        return writer.sentence("item") if depth <= MAX_DEPTH else None
-    if "$ref" in schema:
-        return instance(writer, _referred(schema["$ref"], root), root, n_words, depth + 1)
-    if "const" in schema:
-        return schema["const"]
-    if "enum" in schema:
-        return schema["enum"][writer.byte() % len(schema["enum"])]
-    for alternatives in ("anyOf", "oneOf", "allOf"):
-        if alternatives in schema:
-            return instance(writer, schema[alternatives][0], root, n_words, depth + 1)
-    kind = schema.get("type", "object" if "properties" in schema else "string")
-    return _of_type(writer, kind[0] if isinstance(kind, list) else kind, schema, root, n_words, depth)
+class Instances:
+    """Values of a JSON schema: types, enum, const, bounds, items, properties, first alternatives, local refs."""
 
+    def __init__(self, writer: Writer, schema: Any, n_words: int) -> None:
+        self._writer, self._schema, self._n_words = writer, schema, n_words
 
-def _of_type(writer: Writer, kind: str, schema: Mapping[str, Any], root: Any, n_words: int, depth: int) -> Any:
-    if kind == "object":
-        properties = schema.get("properties", {})
-        return {name: instance(writer, properties[name], root, n_words, depth + 1) for name in properties}
-    if kind == "array":
-        n_items = max(schema.get("minItems", 0), min(3, schema.get("maxItems", 3)))
-        return [instance(writer, schema.get("items", {}), root, n_words, depth + 1) for _ in range(n_items)]
-    if kind in {"integer", "number"}:
+    def root(self) -> Any:
+        return self._of(self._schema, 0)
+
+    def _of(self, schema: Any, depth: int) -> Any:
+        if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
+            return None if depth > MAX_DEPTH else self._string({}, depth)
+        if "const" in schema:
+            return schema["const"]
+        if "enum" in schema:
+            return schema["enum"][self._writer.byte() % len(schema["enum"])]
+        inner = _referred(schema, self._schema)
+        return self._typed(schema, depth) if inner is None else self._of(inner, depth + 1)
+
+    def _typed(self, schema: Mapping[str, Any], depth: int) -> Any:
+        kind = schema.get("type", "object" if "properties" in schema else "string")
+        kind = kind[0] if isinstance(kind, list) else kind
+        if kind == "object":
+            return {name: self._of(inner, depth + 1) for name, inner in schema.get("properties", {}).items()}
+        if kind == "array":
+            n_items = max(schema.get("minItems", 0), min(3, schema.get("maxItems", 3))) if depth < MAX_DEPTH else 0
+            return [self._of(schema.get("items", {}), depth + 1) for _ in range(n_items)]
+        if kind in {"integer", "number"}:
+            return self._number(schema)
+        if kind == "boolean":
+            return self._writer.byte() < 128
+        return None if kind == "null" else self._string(schema, depth)
+
+    def _number(self, schema: Mapping[str, Any]) -> int | float:
         lowest = schema.get("minimum", min(1, schema.get("maximum", 1)))
-        return lowest + writer.byte() % (int(schema.get("maximum", lowest + 9) - lowest) + 1)
-    if kind == "boolean":
-        return writer.byte() < 128
-    if kind == "null":
+        return lowest + self._writer.byte() % (max(0, int(schema.get("maximum", lowest + 9) - lowest)) + 1)
+
+    def _string(self, schema: Mapping[str, Any], depth: int) -> str:
+        is_prose = self._n_words >= PROSE_WORDS and depth <= 1
+        words = self._writer.prose(self._n_words) if is_prose else self._writer.item()
+        return words[: schema.get("maxLength")]
+
+
+def _referred(schema: Mapping[str, Any], root: Any) -> Any:
+    """The schema that `schema` stands for: its first alternative, or what its local `#/a/b` names; else None."""
+    for alternatives in ("anyOf", "oneOf", "allOf"):
+        if schema.get(alternatives):
+            return schema[alternatives][0]
+    if "$ref" not in schema:
         return None
-    return writer.sentence("item")[: schema.get("maxLength")]
-
-
-def _referred(pointer: str, root: Any) -> Any:
-    """What a local `#/a/b` pointer names; anything else is any value."""
     found = root
-    for part in pointer.removeprefix("#/").split("/"):
-        found = found.get(part.replace("~1", "/").replace("~0", "~"), {}) if isinstance(found, Mapping) else {}
+    for part in str(schema["$ref"]).removeprefix("#/").split("/"):
+        found = found.get(part, {}) if isinstance(found, Mapping) else {}
     return found
 
 
@@ -108,11 +144,11 @@ def _tagged(wants: Wants, inside: str) -> str:
 
 
 def unusable(wants: Wants) -> str:
-    """An answer that ends well and yet holds nothing of what was wanted."""
-    return _tagged(wants, UNUSABLE[wants.returns])
+    """An answer that ends well, and yet nothing of what was wanted can be read from it."""
+    return _tagged(wants, _UNUSABLE[wants.returns])
 
 
-UNUSABLE: Mapping[Returns, str] = {
+_UNUSABLE: Mapping[Returns, str] = {
     "text": "",
     "list": "",
     "score": "somewhere between good and very good",

@@ -1,0 +1,261 @@
+"""The one retry layer: how many requests fly at once, when to wait, and when to stop.
+
+Every provider raises at the first failure; here alone is it decided what happens next. A request that fails
+by shared trouble waits without a permit and goes again, for as long as it takes: only its own fault settles
+it. The trade-off: a rate limit pauses every request of this governor, not just the one that met it, since
+sending more into a limit only prolongs it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from sdf.errors import CircuitOpen, RateLimited, RequestRejected, SdfError, Unauthorized, Unavailable
+from sdf.providers import Provider
+from sdf.records import Answer, Request, stream
+
+# The first wait in seconds, doubled at each failure up to the last; a server may ask for no longer either.
+FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
+# Failures after which a request may be found at fault: four of them among a healthy provider's successes.
+N_FAILURES = 4
+# A provider that drops one call in three fails some request four times running by chance alone, so a request is
+# at fault only when chance would do this to one in a thousand million.
+CHANCE = 1e-9
+# The share of requests that fail at first is judged over about this many of them.
+N_REMEMBERED = 200
+# Seconds without any success, while requests fail, after which the provider counts as dead.
+PATIENCE = 300.0
+
+
+@dataclass(slots=True)
+class _Trials:
+    """What one request has been through. `after` is the number of successes when it last failed."""
+
+    n_failures: int = 0
+    n_own: int = 0
+    after: int = -1
+
+
+class Governor:
+    """Sends requests through `provider`, at most `max_in_flight` at once and fewer while it limits the rate.
+
+    `clock` returns seconds and never goes back; `sleep` waits for as many. One governor serves one event loop.
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        *,
+        max_in_flight: int,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        patience: float = PATIENCE,
+        timeout: float | None = None,
+    ) -> None:
+        self._provider, self._clock, self._sleep = provider, clock, sleep
+        self._patience, self._timeout = patience, timeout
+        self._ceiling = max_in_flight
+        self._limit = float(max_in_flight)
+        self._in_flight = 0
+        self._n_cuts = self._n_successes = 0
+        self._resume_at = -math.inf
+        self._failing_since: float | None = None
+        # A prior of one healthy call: with no evidence, four failures are enough.
+        self._n_first, self._n_first_failed = 1.0, 0.01
+        self._permits: deque[asyncio.Future[None]] = deque()
+        self._naps: set[asyncio.Future[None]] = set()
+        self._broken: SdfError | None = None
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that hold a permit now."""
+        return self._in_flight
+
+    @property
+    def limit(self) -> int:
+        """Permits there are now: halved once by a burst of rate limits, raised by one per `limit` successes."""
+        return int(self._limit)
+
+    async def answer(self, request: Request) -> Answer:
+        """The answer, however long shared trouble lasts.
+
+        Raises RequestRejected for this request's own fault, Unauthorized at once and for everyone, and CircuitOpen
+        once requests have failed for `patience` seconds without a success. Cancelling it gives its permit back.
+        """
+        trials = _Trials()
+        while True:
+            await self._permit()
+            n_cuts = self._n_cuts
+            try:
+                answer = await self._send(request)
+            except RateLimited as error:
+                self._slow_down(error, n_cuts, trials, request)
+                wait = 0.0
+            except Unavailable as error:
+                wait = self._wait_after(error, trials, request)
+            except Unauthorized as error:
+                self._break(error)
+                raise
+            except RequestRejected:
+                self._failing_since = None
+                raise
+            else:
+                self._succeeded(trials)
+                return answer
+            finally:
+                self._release()
+            await self._nap(wait)
+
+    async def close(self) -> None:
+        await self._provider.close()
+
+    # --- what an outcome changes ---
+
+    def _succeeded(self, trials: _Trials) -> None:
+        self._n_successes += 1
+        self._failing_since = None
+        self._limit = min(self._ceiling, self._limit + 1 / self._limit)
+        if not trials.n_failures:
+            self._remember_first(failed=False)
+
+    def _slow_down(self, error: RateLimited, n_cuts: int, trials: _Trials, request: Request) -> None:
+        """Pauses everyone; cuts the limit if no request sent beside this one has done so already."""
+        wait = self._backoff(trials, request) if error.retry_after is None else min(error.retry_after, LONGEST_WAIT)
+        trials.n_failures += 1
+        self._resume_at = max(self._resume_at, self._clock() + wait)
+        if n_cuts == self._n_cuts:
+            self._n_cuts += 1
+            self._limit = max(1.0, self._limit / 2)
+        self._check_patience(error)
+
+    def _wait_after(self, error: Unavailable, trials: _Trials, request: Request) -> float:
+        """Seconds to wait; raises when the request itself is to blame, or the provider is dead."""
+        wait = self._backoff(trials, request)
+        if not trials.n_failures:
+            self._remember_first(failed=True)
+        trials.n_failures += 1
+        if self._n_successes > trials.after:
+            trials.n_own += 1
+            trials.after = self._n_successes
+        if self._is_at_fault(trials):
+            raise RequestRejected(
+                f"failed {trials.n_own} times while others succeeded, at last with: {error}"
+            ) from error
+        self._check_patience(error)
+        return wait
+
+    def _is_at_fault(self, trials: _Trials) -> bool:
+        # Its own first failure is no evidence against the provider.
+        share = max(self._n_first_failed - 1, 0.01) / self._n_first
+        return trials.n_own >= N_FAILURES and share**trials.n_own < CHANCE
+
+    def _remember_first(self, *, failed: bool) -> None:
+        keep = 1 - 1 / N_REMEMBERED
+        self._n_first = self._n_first * keep + 1
+        self._n_first_failed = self._n_first_failed * keep + failed
+
+    def _backoff(self, trials: _Trials, request: Request) -> float:
+        """Doubling, with up to half taken off so that requests which failed together do not return together."""
+        off = stream("backoff", request.draw, trials.n_failures) / 2**65
+        return min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(trials.n_failures, 10)) * (1 - off)
+
+    # --- the breaker ---
+
+    def _check_patience(self, error: Unavailable) -> None:
+        now = self._clock()
+        if self._failing_since is None:
+            self._failing_since = now
+        elif now - self._failing_since >= self._patience:
+            opened = CircuitOpen(
+                f"no request has succeeded for {now - self._failing_since:.0f} s, at last: {error}; "
+                "every answer so far is kept: run the same command once the provider is back"
+            )
+            self._break(opened)
+            raise opened from error
+
+    def _break(self, error: SdfError) -> None:
+        """From now on every request, waiting or new, raises what `error` is; those in flight may still end well."""
+        self._broken = self._broken or error
+        for nap in self._naps:
+            nap.cancel()
+        while self._permits:
+            permit = self._permits.popleft()
+            if not permit.done():
+                permit.set_exception(_again(self._broken))
+
+    def _check_broken(self) -> None:
+        if self._broken is not None:
+            raise _again(self._broken)
+
+    # --- permits and waiting ---
+
+    async def _permit(self) -> None:
+        """Returns with a permit, and never during a pause; while it waits it holds none."""
+        while True:
+            await self._nap(self._resume_at - self._clock())
+            await self._take()
+            if self._resume_at <= self._clock():
+                return
+            self._release()
+
+    async def _take(self) -> None:
+        """A permit, first come, first served."""
+        permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._permits.append(permit)
+        self._admit()
+        try:
+            await permit
+        except asyncio.CancelledError:
+            if permit.done() and not permit.cancelled() and permit.exception() is None:
+                self._release()
+            raise
+
+    def _release(self) -> None:
+        self._in_flight -= 1
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._permits and self._in_flight < self.limit:
+            permit = self._permits.popleft()
+            if not permit.done():
+                self._in_flight += 1
+                permit.set_result(None)
+
+    async def _nap(self, seconds: float) -> None:
+        """Sleeps, unless the breaker opens meanwhile; raises what opened it."""
+        self._check_broken()
+        if seconds <= 0:
+            return
+        nap = asyncio.ensure_future(self._sleep(seconds))
+        self._naps.add(nap)
+        try:
+            await asyncio.wait({nap})
+        finally:
+            self._naps.discard(nap)
+            nap.cancel()
+        self._check_broken()
+        nap.result()
+
+    async def _send(self, request: Request) -> Answer:
+        if self._timeout is None:
+            return await self._provider.answer(request)
+        sending = asyncio.ensure_future(self._provider.answer(request))
+        alarm = asyncio.ensure_future(self._sleep(self._timeout))
+        try:
+            await asyncio.wait({sending, alarm}, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                raise Unavailable(f"no answer within {self._timeout:g} s")
+            return sending.result()
+        finally:
+            sending.cancel()
+            alarm.cancel()
+
+
+def _again(error: SdfError) -> SdfError:
+    """A fresh error of the same kind and words, so that no two tasks share a traceback."""
+    return type(error)(*error.args)
