@@ -2,22 +2,17 @@
 
 A part holds the answers' text. Its sidecar holds one row per entry (answers without text, settlements,
 rounds) and, in its schema metadata, the part's size and sha256; so a resume reads sidecars alone and one
-listing finds a torn part. The price is a second file per flush and ids written twice. Pages carry CRCs:
-flipped bits are found on reading, without a hash of the whole file.
+listing finds a torn part. The price is a second file per flush, and ids written twice.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from sdf.errors import DamagedError
+from sdf.ledger_file import Seal, encode
 from sdf.records import (
     Answer,
     AnswerEntry,
@@ -29,25 +24,8 @@ from sdf.records import (
     StepAnswer,
     Usage,
 )
-from sdf.storage import RunDir
 
 Entry = AnswerEntry | Settlement | RoundSettlement
-
-# pyarrow ships no types: these say which of its classes is meant.
-Table: TypeAlias = Any
-Schema: TypeAlias = Any
-Column: TypeAlias = Any
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-LEDGER = "ledger"
-PREFIXES = f"{LEDGER}/prefixes/"
-ANSWERS_SUFFIX = ".answers.parquet"
-SIDECAR_SUFFIX = ".sidecar.parquet"
-LOG_NAME = re.compile(rf"{LEDGER}/\d+/log-\d+\.parquet")
-# Decoding keeps about 4 cores busy, and an object store answers in tens of milliseconds.
-N_READERS = 8
 
 USAGE_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _USAGE = [(name, pa.int64()) for name in USAGE_COLUMNS]
@@ -97,100 +75,19 @@ SIDECAR = pa.schema(
 
 LOG = pa.schema([("part", pa.string()), ("row", pa.int32())])
 
-# Dictionaries pay for columns of few values; for ids and texts they only cost time.
-FEW_VALUES: Any = [
-    *("kind", "step", "prefix", "finish_reason", "model", "genre", "reason", "basis", "reject", "principle"),
-    *("answers.list.element.step", "answers.list.element.part"),
-]
-
-
-def part_name(epoch: int, name: str) -> str:
-    """A `Location.part`; zero-padded, so that parts sort by epoch, then name."""
-    return f"{epoch:06d}/{name}"
-
-
-def part_path(part: str) -> str:
-    """The file of a `Location.part`."""
-    epoch, _, name = part.partition("/")
-    return RunDir.part(int(epoch), name)
-
-
-def sidecar_path(part: str) -> str:
-    epoch, _, name = part.partition("/")
-    return RunDir.sidecar(int(epoch), name)
-
-
-def log_path(epoch: int, number: int) -> str:
-    return f"{RunDir.ledger_dir(epoch)}/log-{number:06d}.parquet"
-
-
-def is_log(path: str) -> bool:
-    return LOG_NAME.fullmatch(path) is not None
-
-
-def read_side_by_side(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`read` of each item, in their order, by N_READERS threads."""
-    with ThreadPoolExecutor(N_READERS) as readers:
-        yield from readers.map(read, items)
-
-
-class Seal(NamedTuple):
-    """What a sidecar says of its part; `size_bytes` 0: no answer was pending, so there is no part."""
-
-    size_bytes: int
-    sha256: str
-
-    @classmethod
-    def of(cls, part: bytes) -> Seal:
-        return cls(len(part), hashlib.sha256(part).hexdigest())
-
 
 def encode_answers(entries: Sequence[AnswerEntry]) -> bytes:
-    return _encode([_answer_row(entry) for entry in entries], ANSWERS)
+    return encode([_answer_row(entry) for entry in entries], ANSWERS)
 
 
 def encode_sidecar(entries: Sequence[Entry], seal: Seal) -> bytes:
     """Rows in the order of `entries`."""
     metadata = {"part_size_bytes": str(seal.size_bytes), "part_sha256": seal.sha256}
-    return _encode([_sidecar_row(entry) for entry in entries], SIDECAR.with_metadata(metadata))
+    return encode([_sidecar_row(entry) for entry in entries], SIDECAR.with_metadata(metadata))
 
 
 def encode_log(locations: Sequence[Location]) -> bytes:
-    return _encode([location._asdict() for location in locations], LOG)
-
-
-def _encode(rows: list[dict[str, Any]], schema: Schema) -> bytes:
-    sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.Table.from_pylist(rows, schema=schema),
-        sink,
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=FEW_VALUES,
-        write_statistics=False,
-        write_page_checksum=True,
-    )
-    return sink.getvalue().to_pybytes()
-
-
-def decode(data: bytes, schema: Schema, path: str, columns: Iterable[str] | None = None) -> Table:
-    """The table in `data`, of the columns named or of all; DamagedError names `path` when it is not whole."""
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        if not file.schema_arrow.equals(schema):
-            raise DamagedError(f"{path}: damaged: its columns are {file.schema_arrow.names}, expected {schema.names}")
-        # One thread per file: callers read many files side by side.
-        return file.read(columns=None if columns is None else list(columns), use_threads=False)
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise DamagedError(f"{path}: damaged ({len(data)} bytes): {error}") from error
-
-
-def seal_of(sidecar: Table, path: str) -> Seal:
-    metadata: Mapping[bytes, bytes] = sidecar.schema.metadata or {}
-    try:
-        return Seal(int(metadata[b"part_size_bytes"]), metadata[b"part_sha256"].decode())
-    except (KeyError, ValueError) as error:
-        raise DamagedError(f"{path}: damaged: it does not say how large its part is") from error
+    return encode([location._asdict() for location in locations], LOG)
 
 
 def text_bytes(entry: Entry) -> int:
@@ -198,7 +95,7 @@ def text_bytes(entry: Entry) -> int:
     is not 32 hex digits: better here, where one entry is at fault, than at the flush of all its neighbours."""
     try:
         if isinstance(entry, AnswerEntry):
-            if len(bytes.fromhex(entry.key)) != 16:
+            if len(entry.key) != 32 or len(bytes.fromhex(entry.key)) != 16:
                 raise ValueError("a request key is 32 hex digits")
             return _n_bytes([entry.answer.text, entry.answer.tool_calls, entry.answer.detail])
         if isinstance(entry, Settlement):

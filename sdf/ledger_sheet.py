@@ -7,7 +7,7 @@ signature, and 60 per answer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,23 +17,18 @@ import pyarrow.compute
 
 from sdf.errors import DamagedError, Missing
 from sdf.key_index import Ints, Words, key_words
-from sdf.ledger_rows import (
-    ANSWERS,
-    ANSWERS_SUFFIX,
-    LEDGER,
-    LOG,
-    SIDECAR,
-    SIDECAR_SUFFIX,
-    USAGE_COLUMNS,
+from sdf.ledger_file import (
     Column,
     Table,
     decode,
     is_log,
+    part_of_file,
     part_path,
     read_side_by_side,
     seal_of,
     sidecar_path,
 )
+from sdf.ledger_rows import ANSWERS, LOG, SIDECAR, USAGE_COLUMNS
 from sdf.storage import RunDir
 
 Mask = npt.NDArray[np.bool_]
@@ -157,14 +152,8 @@ class _Part(NamedTuple):
     signatures: Column = _NO_SIGNATURES
 
 
-def _parts_in(files: Mapping[str, int]) -> list[str]:
-    found = {
-        path[len(LEDGER) + 1 : -len(suffix)]
-        for path in files
-        for suffix in (ANSWERS_SUFFIX, SIDECAR_SUFFIX)
-        if path.endswith(suffix)
-    }
-    return sorted(found)
+def _parts_in(files: Iterable[str]) -> list[str]:
+    return sorted({part for part in map(part_of_file, files) if part})
 
 
 def _read_part(run_dir: RunDir, name: str, files: Mapping[str, int]) -> _Part:

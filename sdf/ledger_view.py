@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from sdf.key_index import Ints, KeyIndex, firsts
-from sdf.ledger_rows import LEDGER, USAGE_COLUMNS, Column, Table, part_path
+from sdf.ledger_file import LEDGER, Column, Table, part_path
+from sdf.ledger_rows import USAGE_COLUMNS
 from sdf.ledger_sheet import Log, Mask, Sheet, part_of, pc, read_logs, read_sheet
 from sdf.records import Location, Receipt, RoundKey, RoundReceipt, Usage
 from sdf.storage import RunDir
