@@ -119,8 +119,12 @@ def _genre_plan(job: Job, plan: Plan, heads: _Heads, genre: Genre, share: float)
         n_words=genre.n_words,
         prefix_tokens=heads.n_tokens(genre),
         n_rows=n_rows,
-        axes=tuple(AxisPlan(axis.name, _deck_shares(axis)) for axis in genre.axes),
+        axes=axes_of(genre),
     )
+
+
+def axes_of(genre: Genre) -> tuple[AxisPlan, ...]:
+    return tuple(AxisPlan(axis.name, _deck_shares(axis)) for axis in genre.axes)
 
 
 def _deck_shares(axis: Axis) -> dict[str, float]:

@@ -1,0 +1,446 @@
+"""The command line: it parses, calls `sdf.api`, prints.
+
+stdout holds the result alone (with --json one object), stderr what is said meanwhile. Every flag that sets a field
+of the recipe stands once, in FLAGS; flags win over the environment (SDF_<FIELD>), which wins over the file.
+Nothing heavy is imported before a command needs it, so that `sdf --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from sdf.errors import GenreError, SdfError
+
+if TYPE_CHECKING:
+    from sdf.pipeline import Outcome, Stop
+
+EXIT_UNMET = 3
+EXIT_SIGNAL = 128
+
+Overrides = dict[str, Any]
+Command = Callable[..., "Result"]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a command found: data for --json, text for people, and how it ends."""
+
+    data: Any
+    text: str
+    exit_code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """A flag that sets the recipe's `field`, or the entry `key` of one; `reads` makes the value of what was typed."""
+
+    name: str
+    field: str
+    help: str
+    type: Any = str
+    key: str | None = None
+    reads: Callable[[Any], Any] | None = None
+
+    @property
+    def parameter(self) -> str:
+        return self.name.lstrip("-").replace("-", "_")
+
+
+def fraction(text: str) -> float:
+    """0.01 for "1%" and for "0.01"."""
+    try:
+        return float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a fraction; write 1% or 0.01", param_hint="--holdout") from None
+
+
+def settings(entries: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"{entry!r}: write NAME=VALUE", param_hint="--provider-setting")
+        found[name] = value
+    return found
+
+
+def directories(paths: Sequence[str]) -> list[str]:
+    """Absolute, since workers may run elsewhere."""
+    return [str(Path(path).absolute()) for path in paths]
+
+
+# What folds a ledger: `assemble` takes these alone, for no answer depends on them.
+FOLDING = (
+    Flag("--tokens", "tokens", "Accepted tokens to reach: 20M, 1.5M, 300k."),
+    Flag("--mix", "mix", "Shares of accepted tokens: a=4,b=2; or +a=2 to change one and keep the rest."),
+    Flag("--shard-tokens", "shard_tokens", "Tokens at which a shard is full."),
+    Flag("--tokenizer", "tokenizer", "A tiktoken encoding, or a vocabulary file."),
+    Flag("--dedup-threshold", "dedup_threshold", "Jaccard similarity from which a text is a duplicate.", float),
+    Flag("--check-off", "checks_off", "A check to turn off; repeatable.", list[str]),
+    Flag("--holdout", "holdout", "Part of the cells that goes to `validation`: 1% or 0.01.", reads=fraction),
+)
+FLAGS = (
+    *FOLDING,
+    Flag("--constitution", "constitution", "The text to learn: a file, or `default`."),
+    Flag("--provider", "provider", "Who answers."),
+    Flag(
+        "--provider-setting", "provider_settings", "NAME=VALUE for the provider; repeatable.", list[str], reads=settings
+    ),
+    Flag("--model", "model", "The model of every role that has none of its own."),
+    Flag("--rewrite-model", "models", "The model that rewrites.", key="rewrite"),
+    Flag("--judge-model", "models", "The model that scores.", key="judge"),
+    Flag("--angle-model", "models", "The model that finds angles.", key="angle"),
+    Flag("--assistant", "assistant", "The name of the assistant in the texts."),
+    Flag("--maker", "maker", "The name of its maker in the texts."),
+    Flag("--seed", "seed", "Another seed is another corpus.", int),
+    Flag("--workers", "workers", "Workers.", int),
+    Flag("--in-flight", "in_flight", "Documents under way at each worker.", int),
+    Flag("--ray", "ray", "auto, local, none (one process), or the address of a cluster."),
+    Flag("--genres-dir", "genres_dir", "A directory of genre files; repeatable.", list[str], reads=directories),
+    Flag("--drain-timeout", "drain_timeout", "Seconds to wait for what is in flight when stopped.", float),
+)
+
+As_json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+class Commands(TyperGroup):
+    """Errors that a user can meet become one sentence on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SdfError as error:
+            say(f"error: {error}")
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            raise typer.Exit(EXIT_SIGNAL + signal.SIGINT) from None
+
+
+app = typer.Typer(
+    name="sdf",
+    cls=Commands,
+    help="Synthetic documents that teach a model why: from a constitution to token-counted Parquet shards.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+genres_app = typer.Typer(help="Genre files: list, check, show.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(genres_app, name="genres")
+
+
+def say(text: str) -> None:
+    from sdf.report.terminal import plain
+
+    print(plain(text), file=sys.stderr, flush=True)
+
+
+def command(
+    flags: Sequence[Flag] = (), into: typer.Typer = app, name: str | None = None
+) -> Callable[[Command], Command]:
+    """Registers a function as a command that prints its Result, with --json and, as `overrides`, these flags."""
+
+    def register(function: Command) -> Command:
+        @functools.wraps(function)
+        def run(**given: Any) -> None:
+            as_json = given.pop("as_json")
+            if flags:
+                given["overrides"] = overrides_of(flags, {flag: given.pop(flag.parameter) for flag in flags})
+            show(function(**given), as_json)
+
+        _declare(run, function, flags)
+        into.command(name or function.__name__.rstrip("_"))(run)
+        return function
+
+    return register
+
+
+def _declare(run: Callable[..., None], function: Command, flags: Sequence[Flag]) -> None:
+    """Gives `run` the signature that Typer reads: the function's own, then the flags, then --json."""
+    own = inspect.signature(function, eval_str=True).parameters
+    parameters = [each for each in own.values() if each.name != "overrides"]
+    kind = inspect.Parameter.KEYWORD_ONLY
+    for flag in flags:
+        option = typer.Option(flag.name, help=flag.help, envvar=f"SDF_{flag.parameter.upper()}")
+        annotation = Annotated[flag.type | None, option]
+        parameters.append(inspect.Parameter(flag.parameter, kind, default=None, annotation=annotation))
+    parameters.append(inspect.Parameter("as_json", kind, default=False, annotation=As_json))
+    parameters = [each.replace(kind=kind) for each in parameters]
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+
+
+def overrides_of(flags: Sequence[Flag], given: dict[Flag, Any]) -> Overrides:
+    """Recipe fields from flags; those that were not given are left out."""
+    found: Overrides = {}
+    for flag in flags:
+        value = given[flag]
+        if value is None or value == []:
+            continue
+        value = flag.reads(value) if flag.reads else value
+        if flag.key is None:
+            found[flag.field] = value
+        else:
+            found.setdefault(flag.field, {})[flag.key] = value
+    return found
+
+
+def show(result: Result, as_json: bool) -> None:
+    from sdf.report.text import json_of
+
+    print(json.dumps(json_of(result.data), ensure_ascii=False) if as_json else result.text)
+    if result.exit_code:
+        raise typer.Exit(result.exit_code)
+
+
+Recipe_ = Annotated[str, typer.Argument(metavar="RECIPE", help="A built-in name (see `sdf recipes`) or a YAML file.")]
+Directory = Annotated[str, typer.Argument(metavar="DIR", help="The directory of a corpus.")]
+Out = Annotated[str, typer.Option("--out", help="Where the corpus goes; created if need be.")]
+
+
+@command(FLAGS)
+def plan(recipe: Recipe_, overrides: Overrides) -> Result:
+    """What would be made: genres, shares, documents, tokens. Free."""
+    from sdf import api
+    from sdf.report.text import plan_text
+
+    report = api.plan(recipe, **overrides)
+    return Result(report, plan_text(report))
+
+
+@command(FLAGS)
+def run(
+    recipe: Recipe_,
+    out: Out,
+    overrides: Overrides,
+    reuse: Annotated[list[str] | None, typer.Option(help="A corpus whose answers are used again; repeatable.")] = None,
+) -> Result:
+    """Makes a corpus, or goes on with it; the same command again resumes."""
+    from sdf import api
+    from sdf.report.progress import reporter
+
+    stop = api.Stop()
+    with signals(stop) as caught, reporter(sys.stderr) as watched:
+        outcome = api.run(recipe, out, reuse=reuse or [], stop=stop, on_progress=watched.tell, say=say, **overrides)
+    return _outcome(out, outcome, EXIT_SIGNAL + caught[0] if caught else None)
+
+
+@command(FOLDING)
+def assemble(
+    directory: Directory,
+    out: Out,
+    overrides: Overrides,
+    exclude: Annotated[list[str] | None, typer.Option(help="genre=…, principle=… or model=…; repeatable.")] = None,
+    match: Annotated[str | None, typer.Option(help="Keep exactly the briefs that this corpus accepted.")] = None,
+) -> Result:
+    """Another corpus from the answers of DIR, free: other checks, mix, shard size, tokenizer."""
+    from sdf import api
+
+    outcome = api.assemble(directory, out, exclude=exclude or [], match=match, **overrides)
+    # What matches another corpus has no target of its own.
+    return _outcome(out, outcome, 0 if match is not None else None)
+
+
+def _outcome(out: str, outcome: Outcome, exit_code: int | None) -> Result:
+    if exit_code is None:
+        exit_code = EXIT_UNMET if outcome.unmet or not outcome.finished else 0
+    lines = [f"{out}: nothing is committed yet"]
+    if outcome.manifest is not None:
+        made = outcome.manifest
+        lines = [
+            f"{out}: {made.n_tokens:,} tokens, {made.n_documents:,} documents, {len(made.shards)} shards, {made.state}",
+            f"{outcome.n_requests:,} requests; {outcome.n_overshoot:,} briefs kept for a larger target",
+        ]
+    lines += [f"{genre} fell short: {reason}" for genre, reason in outcome.unmet.items()]
+    from sdf.report.terminal import plain
+
+    return Result(outcome, plain("\n".join(lines)), exit_code)
+
+
+@command()
+def status(directory: Directory) -> Result:
+    """Where a corpus stands: committed, settled, rejected, who writes it."""
+    from sdf import api
+    from sdf.report.text import status_text
+
+    found = api.status(directory)
+    return Result(found, status_text(found))
+
+
+@command(name="inspect")
+def inspect_(directory: Directory) -> Result:
+    """What is in a corpus: genres, lengths, principles, axes, rejections."""
+    from sdf import api
+    from sdf.report.text import inspection_text
+
+    found = api.inspect(directory)
+    return Result(found, inspection_text(found))
+
+
+@command(name="show")
+def show_(
+    directory: Directory, id: Annotated[str, typer.Argument(metavar="ID", help="An id, or how it begins.")]
+) -> Result:
+    """One brief: its plan, prompts, answers and outcome."""
+    from sdf import api
+    from sdf.report.text import trace_text
+
+    trace = api.show(directory, id)
+    return Result(trace, trace_text(trace))
+
+
+@command()
+def verify(
+    directory: Directory,
+    replay: Annotated[bool, typer.Option("--replay", help="Fold the ledger again and compare bytes.")] = False,
+) -> Result:
+    """Every byte and count of a corpus; names each file that is not what was written."""
+    from sdf import api
+    from sdf.report.terminal import plain
+
+    found = api.verify(directory, replay=replay)
+    replayed = ", and the ledger replays to the same bytes" if replay else ""
+    counts = f"{found.n_shards} shards, {found.n_documents:,} documents, {found.n_tokens:,} tokens"
+    text = "\n".join(found.problems) if found.problems else f"{directory}: {counts}: all as written{replayed}"
+    return Result(found, plain(text), 1 if found.problems else 0)
+
+
+@command()
+def gc(directory: Directory) -> Result:
+    """Deletes files that the newest manifest does not name."""
+    from sdf import api
+    from sdf.report.terminal import plain
+
+    deleted = api.gc(directory)
+    return Result({"deleted": deleted}, plain("\n".join(deleted) or "nothing to delete"))
+
+
+@command(FLAGS)
+def preview(
+    recipe: Recipe_,
+    overrides: Overrides,
+    genre: Annotated[str, typer.Option(help="The genre to look at.")],
+    n: Annotated[int, typer.Option("-n", min=1, max=100, help="How many briefs.")] = 3,
+    out: Annotated[str | None, typer.Option("--out", help="Keep the answers there, for `sdf run` to use.")] = None,
+) -> Result:
+    """The first briefs of a genre for real: prompts as rendered, and what comes back."""
+    from sdf import api
+    from sdf.report.text import trace_text
+
+    traces = api.preview(recipe, genre, n, out=out, **overrides)
+    return Result({"briefs": traces}, "\n\n".join(map(trace_text, traces)))
+
+
+@command()
+def recipes() -> Result:
+    """The built-in recipes."""
+    from sdf.recipe import builtin_recipes, load
+    from sdf.report.text import table
+
+    found = {name: load(name, {}).about for name in builtin_recipes()}
+    return Result(found, table([("recipe", "about"), *found.items()]))
+
+
+Genres_dir = Annotated[
+    list[str] | None,
+    typer.Option("--genres-dir", envvar="SDF_GENRES_DIR", help="A directory of genre files; repeatable."),
+]
+
+
+@command(into=genres_app, name="list")
+def list_genres(genres_dir: Genres_dir = None) -> Result:
+    """The known genres."""
+    from sdf import api
+    from sdf.report.text import genres_text
+
+    found = api.genres(genres_dir or [])
+    return Result({key: genre.about for key, genre in found.items()}, genres_text(found))
+
+
+@command(into=genres_app, name="check")
+def check_genres(
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Genre files.")],
+) -> Result:
+    """Loads genre files; names file and line of the first fault."""
+    from sdf import api
+    from sdf.report.text import genres_text
+
+    found = {path: api.check_genre(path) for path in paths}
+    return Result({path: genre.key for path, genre in found.items()}, genres_text(found))
+
+
+@command(into=genres_app, name="show")
+def show_genre(name: Annotated[str, typer.Argument(metavar="NAME")], genres_dir: Genres_dir = None) -> Result:
+    """One genre: what it declares, and its prompts."""
+    from sdf import api
+    from sdf.frontmatter import near
+    from sdf.genres import dump
+    from sdf.report.text import genre_text
+
+    known = api.genres(genres_dir or [])
+    if name not in known:
+        raise GenreError(f"unknown genre {name!r}{near(name, known)}")
+    return Result(dump(known[name]), genre_text(known[name]))
+
+
+@contextmanager
+def signals(stop: Stop) -> Generator[list[int]]:
+    """The first SIGINT or SIGTERM asks for a drain, the second ends the process at once. Yields those caught."""
+    caught: list[int] = []
+
+    def on_signal(number: int, _: Any) -> None:
+        if caught:
+            _abort(EXIT_SIGNAL + number)
+        caught.append(number)
+        say(f"{signal.Signals(number).name}: finishing what is in flight, then committing; once more to abort")
+        stop.request()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _abort(exit_code: int) -> None:
+    if sys.stderr.isatty():
+        # The live panel hides the cursor.
+        sys.stderr.write("\x1b[?25h\n")
+    sys.stderr.flush()
+    os._exit(exit_code)
+
+
+class _Said(logging.Handler):
+    """Log records as lines on stderr, wherever that points now (a live panel puts itself in between)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+def main() -> None:
+    """The entry point `sdf`."""
+    handler = _Said()
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    logging.getLogger("sdf").addHandler(handler)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character shows a mark instead.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    app()
+
+
+if __name__ == "__main__":
+    main()
