@@ -54,7 +54,7 @@ def _score(wants: Wants, text: str) -> int | None:
 
 
 def _verdict_blocks(text: str, tag: str | None) -> list[str]:
-    """Every closed part, wherever it stands, since two verdicts that differ are none; else what follows the last tag."""
+    """Every closed part, wherever it stands: two verdicts that differ are none. Else what follows the last tag."""
     if tag is None:
         return [text]
     closing = f"</{tag}>"

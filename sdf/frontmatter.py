@@ -1,7 +1,8 @@
 """YAML that a person wrote -> plain data in which every value still knows its line.
 
-Stricter than YAML: no aliases, no merge keys, no duplicate keys, keys are text. What that loses in brevity
-it wins in errors that name the line, and in files that cannot expand to more than they hold.
+Stricter than YAML: no aliases, no merge keys, no duplicate keys; keys are text, and so are yes, no, on and off.
+What that loses in brevity it wins in errors that name the line, and in files that cannot expand to more than
+they hold.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "flo
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """`data` and the line of each value by its path of keys and indices; a block text's is that of its first line."""
+    """`data`, and the line of each value by its path of keys and indices: of a list or mapping that of its key, of a
+    block text that of its first line."""
 
     data: Any
     lines: Mapping[Location, int]
@@ -78,12 +80,23 @@ def read(text: str, first_line: int) -> Marked:
     return Marked(data, {(): first_line, **lines})
 
 
+# YAML 1.1 also reads yes, no, on, off as truth, 2020-01-01 as a date, << as a merge; to a person they are text.
+_AS_TEXT = frozenset(f"tag:yaml.org,2002:{name}" for name in ("bool", "timestamp", "merge", "value"))
+
+
 class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not read; write the value out", problem_mark=mark)
         return super().compose_node(parent, index)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag not in _AS_TEXT]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("true|True|TRUE|false|False|FALSE"), list("tTfF"))
 
 
 def _plain(loader: _Loader, node: yaml.Node, at: Location, lines: dict[Location, int], first: int) -> Any:
@@ -113,7 +126,8 @@ def _plain_mapping(
         if key_node.value in found:
             raise Fault(line, f"{key_node.value!r} stands here a second time; keep one")
         found[key_node.value] = _plain(loader, child, (*at, key_node.value), lines, first)
-        lines.setdefault((*at, key_node.value), line)
+        if not isinstance(child, yaml.ScalarNode):
+            lines[(*at, key_node.value)] = line
     return found
 
 
@@ -123,9 +137,10 @@ def validated(model: type[Model], marked: Marked, models: Callable[[Location], t
     try:
         return model.model_validate(marked.data)
     except ValidationError as error:
-        first = error.errors()[0]
-        location = tuple(first["loc"])
-        raise Fault(marked.line(*location), _reason(first, location, models)) from error
+        # A misspelt key is unknown and the right one missing: the misspelling is what to show.
+        faults = sorted(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
+        location = tuple(faults[0]["loc"])
+        raise Fault(marked.line(*location), _reason(faults[0], location, models)) from error
 
 
 def _reason(error: Any, location: Location, models: Callable[[Location], type[BaseModel]]) -> str:
@@ -137,6 +152,8 @@ def _reason(error: Any, location: Location, models: Callable[[Location], type[Ba
         return f"{where}: unknown value {error['input']!r}{near(str(error['input']), known)}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
-    if error["type"] == "value_error":
-        return f"{where}: {error['ctx']['error']}"
+    if error["type"] == "string_pattern_mismatch":
+        return f"{where}: {error['input']!r} has not the form {error['ctx']['pattern']}"
+    if error["type"] in ("dict_type", "model_type"):
+        return f"{where}: expected `key: value` pairs; found {str(error['input'])[:60]!r}"
     return f"{where}: {error['msg']}; found {str(error['input'])[:60]!r}"

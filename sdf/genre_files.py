@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from sdf import frontmatter
-from sdf.frontmatter import Fault, Location, Marked, near
+from sdf.frontmatter import Fault, Location, Marked
 from sdf.records import Returns, Role
 
 # A genre is prose for people to read; the longest step takes a few pages.
@@ -74,11 +74,12 @@ class FrontMatter(_Strict):
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """The prompt under one heading; `line` is that of its first line, which is never blank."""
+    """The prompt under one heading, from its first to its last line that is not blank."""
 
     name: str
     text: str
     line: int
+    heading_line: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,8 +152,7 @@ def _sections(lines: list[str], start: int) -> Sections:
 def _heading(line: str, number: int) -> re.Match[str] | None:
     match = _HEADING.fullmatch(line)
     if match is None and _NEAR_HEADING.match(line):
-        known = ["## instructions", "## step: NAME"]
-        raise Fault(number, f"{line.strip()!r} is not a section{near(line.strip(), known)}")
+        raise Fault(number, f"{line.strip()!r} is not a section; write `## step: NAME` or `## instructions`")
     return match
 
 
@@ -160,4 +160,4 @@ def _section(name: str, lines: list[str], heading: int, end: int) -> Section:
     first = next((i for i in range(heading + 1, end) if lines[i].strip()), None)
     if first is None:
         raise Fault(heading + 1, f"the section {lines[heading].strip()!r} is empty")
-    return Section(name, "\n".join(lines[first:end]).rstrip(), first + 1)
+    return Section(name, "\n".join(lines[first:end]).rstrip(), first + 1, heading + 1)

@@ -152,9 +152,9 @@ def restore(data: Mapping[str, Any]) -> Genre:
     try:
         return _ADAPTER.validate_python(data)
     except ValidationError as error:
-        raise GenreError(
-            f"a stored genre cannot be read: {error.errors()[0]['loc']}: {error.errors()[0]['msg']}"
-        ) from error
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise GenreError(f"a stored genre cannot be read: {where}: {first['msg']}") from error
 
 
 _ADAPTER: TypeAdapter[Genre] = TypeAdapter(Genre)
@@ -234,7 +234,7 @@ def _template(path: Path, section: Section) -> Template:
 def _steps(path: Path, front: FrontMatter, marked: Marked, sections: Sections) -> tuple[Step, ...]:
     for name, section in sections.steps.items():
         if name not in front.steps:
-            raise Fault(section.line - 1, f"no step {name!r} in the front matter{near(name, front.steps)}")
+            raise Fault(section.heading_line, f"no step {name!r} in the front matter{near(name, front.steps)}")
     for name in front.steps:
         if name not in sections.steps:
             raise Fault(marked.line("steps", name), f"step {name!r} has no prompt; add a section `## step: {name}`")

@@ -35,6 +35,7 @@ from sdf.template_shapes import (
     member,
     number,
     range_bound,
+    shown,
 )
 
 TESTS = ("defined", "even", "iterable", "mapping", "none", "number", "odd", "sequence", "string", "undefined")
@@ -212,6 +213,8 @@ class _Reader:
 
     def entry(self, node: nodes.Getitem) -> Shape:
         shape = self.shape(node.node)
+        if shape == NUMBER or isinstance(node.node, nodes.Const):
+            raise Fault(node.lineno, f"{shown(node.node)} has no parts to take")
         if isinstance(node.arg, nodes.Slice):
             self._check_slice(node.arg)
             return shape

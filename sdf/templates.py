@@ -151,8 +151,10 @@ _LOOP_GUARD = "_bounded"
 def _environment() -> _Sandbox:
     # Any: what jinja2 infers for its tables is the union of its own entries.
     environment: Any = _Sandbox(
-        undefined=jinja2.StrictUndefined, finalize=_printed, trim_blocks=True, lstrip_blocks=True, autoescape=False
+        undefined=jinja2.StrictUndefined, finalize=_printed, trim_blocks=True, lstrip_blocks=True
     )
+    # What is refused when it runs must not run when it is compiled.
+    environment.optimized = False
     environment.filters = {**FILTERS, _LOOP_GUARD: _bounded}
     environment.tests = {name: environment.tests[name] for name in TESTS}
     # Its arguments were bounded before it runs; the guard of the loop around it holds nevertheless.

@@ -200,6 +200,9 @@ REFUSED = [
     ("{{ +n_items }}", "not part of the template language"),
     ("{{ taken[n_items] }}", "an index is a plain"),
     ("{{ taken[:n_items] }}", "a slice is written"),
+    ("{{ 7[:2] }}", "no parts to take"),
+    ("{{ n_items[0] }}", "no parts to take"),
+    ("{{ 'text'[0] }}", "no parts to take"),
     # mistakes
     ("{{ anlge }}", "nothing here is called 'anlge'; did you mean 'angle'?"),
     ("{{ brief.axes.tonne }}", "brief.axes has no 'tonne'; did you mean 'tone'?"),
@@ -264,6 +267,8 @@ def test_rendering_refuses_what_no_check_has_seen(source: str) -> None:
         ("{{ plan.goal % 2 }}", CONTEXT, "`%` of str and int"),
         ("{{ plan.goal + plan.level }}", CONTEXT, r"`\+` of str and int"),
         ("{{ plan.goal > 1 }}", CONTEXT, "not supported between"),
+        ("{{ (not plan)[:2] }}", CONTEXT, "not subscriptable"),
+        ("{{ (none|default(7))[:2] }}", CONTEXT, "not subscriptable"),
         ("{{ plan.level % 0 }}", CONTEXT, "modulo by zero"),
         ("{{ plan.goal|join('x') }}", CONTEXT, "filter 'join': works on a list"),
         ("{{ plan.level|upper }}", CONTEXT, "filter 'upper': works on text"),
