@@ -147,9 +147,10 @@ def _places(page: Page, section: Section) -> list[int]:
 
 def _slug(title: str) -> str:
     """ASCII words joined by hyphens; letters ASCII cannot spell are stood for by a hash of the title."""
-    folded = unicodedata.normalize("NFKD", title.replace("’", "").replace("'", "").casefold())
+    letters = unicodedata.normalize("NFKD", title.replace("’", "").replace("'", "").casefold())
+    folded = "".join(letter for letter in letters if not unicodedata.combining(letter))
     lost = any(letter.isalnum() and not letter.isascii() for letter in folded)
-    words = re.findall(r"[a-z0-9]+", folded.encode("ascii", "ignore").decode())
+    words = re.findall(r"[a-z0-9]+", folded)
     ending = [digest("title", title)[:8]] if lost or not words else []
     slug = "-".join(words)
     room = LONGEST_ID - len("-".join(["", *ending]))

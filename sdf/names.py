@@ -110,7 +110,5 @@ def _local(locale: str, kind: Kind) -> Sequence[str]:
 
 @cache
 def _abroad(locale: str, kind: Kind) -> Sequence[str]:
-    """The other locales' names, in turn, without those the locale has itself."""
-    own = set(_local(locale, kind))
-    others = dict.fromkeys(name for other in LOCALES if other != locale for name in _local(other, kind))
-    return [name for name in others if name not in own]
+    """The other locales' names, in turn, each once."""
+    return list(dict.fromkeys(name for other in LOCALES if other != locale for name in _local(other, kind)))

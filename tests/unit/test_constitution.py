@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,13 @@ def test_non_ascii_titles_have_ascii_ids() -> None:
     ]
 
 
+def test_dashes_between_words_part_them_in_the_id() -> None:
+    assert ids("# Monday–Tuesday\n\nIt rained.\n\n# Wed—nesday/Thursday\n\nIt rained on.\n") == [
+        "monday-tuesday",
+        "wed-nesday-thursday",
+    ]
+
+
 def test_front_matter_is_no_principle() -> None:
     text = f"---\ntitle: Guide\nauthor: nobody\n---\n{NESTED}"
     assert titles(text) == titles(NESTED)
@@ -295,6 +303,17 @@ def test_texts_without_principles_are_refused_by_name(tmp_path: Path, data: byte
     with pytest.raises(ConstitutionError, match=message) as error:
         load(path)
     assert str(error.value).startswith(f"{path}: ")
+
+
+def test_the_built_in_constitution_gives_reasons_in_about_thirty_principles() -> None:
+    constitution = load("default")
+    lengths = [len(principle.text.split()) for principle in constitution.principles]
+    assert 28 <= len(lengths) <= 36
+    assert all(120 <= length <= 250 for length in lengths)
+    assert all(
+        "the assistant" in principle.text or "The assistant" in principle.text for principle in constitution.principles
+    )
+    assert all(re.fullmatch(r"[a-z-]+", principle.id) for principle in constitution.principles)
 
 
 def test_a_missing_file_names_its_nearest_neighbour(tmp_path: Path) -> None:

@@ -87,6 +87,8 @@ def test_names_pickle() -> None:
 
 def test_every_pool_is_deep_and_no_name_is_in_two() -> None:
     assert len(LOCALES) >= 14
+    towns = [s + e for pool in DATA["locales"].values() for s in pool["stems"] for e in pool["endings"]]
+    assert len(set(towns)) == len(towns)
     for kind in ("given", "surnames"):
         everyone = [name for locale in LOCALES for name in DATA["locales"][locale][kind]]
         assert len(set(everyone)) == len(everyone)
