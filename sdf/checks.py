@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from sdf.records import stream
 
 # How far a text may miss the words asked for: models commonly miss by a third either way.
 SHORTEST = 0.5
 LONGEST = 2.0
 
-# Gopher's limits for repeated lines (by characters) and repeated five-word runs; real documents stay below 0.04.
+# Gopher's limits for repeated lines (by characters) and for repeated five-word runs; real documents reach 0.06.
 MAX_REPEATED_LINES = 0.2
 MAX_REPEATED_RUNS = 0.15
-# Below this many words a refrain already reaches the limit.
-FEWEST_WORDS_TO_REPEAT = 50
+# With fewer a refrain or a table already reaches the limit.
+FEWEST_LINES = 6
+FEWEST_RUNS = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +55,18 @@ def reject_reason(text: str, checks: Checks, scores: Mapping[str, int]) -> str |
     return None
 
 
+@lru_cache(maxsize=1)  # Two checks ask for the same text, one after the other.
 def n_words(text: str) -> int:
     """Words as a reader counts them: between spaces; each ideograph or kana; four letters where no spaces stand."""
-    count = len(text.split())
-    if not text.isascii():
-        count += len(_IDEOGRAPH.findall(text)) + len(_UNSPACED.findall(text)) // 4
-    return count
+    return len(text.split()) + (0 if text.isascii() else _n_unspaced(text))
 
 
-_IDEOGRAPH = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+def _n_unspaced(text: str) -> int:
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    codes = codes[codes >= 0xE00]
+    ideographs = (codes >= 0x3040) & (codes < 0xA000) | (codes >= 0xF900) & (codes < 0xFB00) | (codes >= 0x20000)
+    letters = (codes < 0xF00) | (codes >= 0x1000) & (codes < 0x10A0) | (codes >= 0x1780) & (codes < 0x1800)
+    return int(np.count_nonzero(ideographs)) + int(np.count_nonzero(letters)) // 4
 
 
 def empty(text: str, _: Checks) -> bool:
@@ -77,54 +84,60 @@ def too_long(text: str, checks: Checks) -> bool:
 
 
 def meta_talk(text: str, _: Checks) -> bool:
-    """The writer speaks of its task instead of doing it: only at the start or the end, where a story does not."""
-    head, tail = text.lstrip("# *_\n\t")[:400], text[-400:]
-    return bool(_OPENS_META.match(head) or _CLOSES_META.search(tail))
+    """The writer speaks of its task instead of doing it: at the start or the end alone, where no story does."""
+    head = text[:400].lstrip("# *_\n\t").replace("’", "'").lower()
+    tail = text[-400:].replace("’", "'").lower()
+    return bool(_OPENS_META.match(head) or _CLOSES_META.search(tail)) or (
+        len(text) < LONGEST_REFUSAL and _REFUSES.match(head) is not None
+    )
 
+
+# A longer text that begins by declining goes on to something: in a chat that is an answer.
+LONGEST_REFUSAL = 800
 
 _WORK = (
-    r"(?:article|blog post|chapter|conversation|dialogue|document|draft|email|essay|letter|list|memo|newsletter|"
-    r"paper|paragraph|piece|poem|post|report|request|response|rewrite|scene|script|section|story|text|transcript|"
-    r"version|write-?up|content)"
+    "(?:article|blog post|chapter|conversation|dialogue|document|draft|essay|piece|poem|post|rewrite|scene|script|"
+    "story|text|transcript|version|content|request)"
 )
-_WRITE = r"(?:writ|creat|generat|produc|draft|fulfil|complet|continu|rewrit)(?:e|l|ing|ting|eing|ling)?"
-_CHANGE = r"(?:adjust|revise|expand|edit|rewrite|modify|tweak)"
-_REFUSES = r"""i\s?(?:can(?:'|’)?t|can\ ?not|won(?:'|’)t|will\ not|must\ decline\ to|(?:don(?:'|’)t\ feel|(?:'|’)m\ not)\ comfortable
-        |(?:(?:'|’)?m|\ am)\ (?:unable|not\ able)\ to)"""
-_SORRY = r"(?:i(?:'|’)?m\ sorry|i\ apologi[sz]e|sorry|unfortunately)"
+_WRITE = "(?:write|create|generate|produce|draft|fulfill?|complete|continue|rewrite)"
+_CHANGE = "(?:changes|revisions|edits|adjustments|adjust|revise|expand|edit|rewrite|modify|tweak)"
 _OPENS_META = re.compile(
-    rf"""
-    (?:certainly|sure(?:\ thing)?|of\ course|absolutely|got\ it|understood|okay|ok|great)[!.,:—–-]+\s+
-        (?:here(?:'|’)?(?:s|\ is|\ are)|below\ is|i(?:'|’)?(?:ll|\ will)\ {_WRITE})\b
-  | (?:here(?:'|’)s|here\ is|here\ are|below\ is|the\ following\ is)\ (?:the|a|an|your|my)\b
-        [^.\n]{{0,80}}\b{_WORK}\b[^.\n]{{0,80}}:\s*\n
-  | as\ an\ ai\ (?:language\ )?model\b
-  | (?:{_SORRY},?\s(?:but\s)?)?{_REFUSES}\ {_WRITE}\b[^.\n]{{0,60}}\b(?:{_WORK}|that|this|it)\b
-  | {_SORRY},?\s(?:but\s)?i\ (?:can(?:'|’)?t|can\ ?not)\ (?:assist|help)\ with\ (?:that|this)(?:\ request)?\.?\s*\Z
-    """,
-    re.IGNORECASE | re.VERBOSE,
+    "|".join(
+        [
+            r"(?:certainly|sure(?: thing)?|of course|absolutely|understood)[\s!.,:—–-]+"
+            rf"(?:here(?:'s| is| are)|below is|i(?:'ll| will) {_WRITE})\b[^.\n]{{0,80}}\b{_WORK}\b",
+            r"(?:here(?:'s| is| are)|below is|the following is) (?:the|a|an|your|my)\b"
+            rf"[^.\n]{{0,80}}\b{_WORK}\b[^.\n]{{0,80}}:\s*\n",
+            r"as an ai language model, i\b",
+        ]
+    )
 )
 _CLOSES_META = re.compile(
-    rf"""
-    \n[\s*_()\[-]*(?:
-        let\ me\ know\ if\ you(?:'|’)?(?:d|\ would)\ like\ (?:me\ to\ )?(?:any\ )?
-            (?:changes|revisions|edits|adjustments|{_CHANGE})
-      | would\ you\ like\ me\ to\ {_CHANGE}\b[^.\n]{{0,60}}\b{_WORK}\b
-      | i\ hope\ this\ {_WORK}\b[^.\n]{{0,40}}\b(?:helps|meets|fits|works|captures)
-      | (?:this|the)\ {_WORK}\ (?:is|has|contains|comes\ to)\ (?:approximately|about|roughly|around|exactly)\ [\d,]+\ words
-      | \(?word\ count:?\ (?:approximately\ |about\ |~)?[\d,]+
-      | \[?end\ of\ {_WORK}\]?\s*\Z
+    r"\n[\s*_()\[-]*(?:"
+    + "|".join(
+        [
+            rf"let me know if you(?:'d| would) like (?:me to )?(?:any )?{_CHANGE}\b",
+            rf"would you like me to {_CHANGE}\b[^.\n]{{0,60}}\b{_WORK}\b",
+            rf"i hope this {_WORK}\b[^.\n]{{0,40}}\b(?:helps|meets|fits|works|captures)\b",
+            rf"(?:this|the) {_WORK} (?:is|has|contains) (?:approximately|about|roughly|around|exactly) [\d,]+ words",
+            r"\(?word count:? (?:approximately |about |~)?[\d,]+",
+            rf"\[?end of {_WORK}\]?\s*\Z",
+        ]
     )
-    """,
-    re.IGNORECASE | re.VERBOSE,
+    + ")"
+)
+_REFUSES = re.compile(
+    r"(?:(?:i'm sorry|i apologi[sz]e|sorry|unfortunately),?\s(?:but\s)?)?"
+    r"i(?: can't| can ?not|'m unable to| am unable to|'m not able to| am not able to)"
+    rf" (?:{_WRITE} [^.\n]{{0,60}}\b{_WORK}\b|(?:assist|help) with (?:that|this)\b)"
 )
 
 
 def placeholder(text: str, _: Checks) -> bool:
     """A blank left for someone to fill in."""
-    if "[" in text and _BLANK.search(text):
+    if ("[" in text and _BLANK.search(text)) or ("{{" in text and _TEMPLATE.search(text)):
         return True
-    return "{{" in text or "TODO" in text or "FIXME" in text or bool(_LOREM.search(text[:2000]))
+    return any(mark in text for mark in ("TODO:", "[TODO", "TODO(", "FIXME", "orem ipsum"))
 
 
 # Lower-case blanks ("[your actual approach]", "[date]") are left alone: advice uses them in the scripts it offers.
@@ -139,7 +152,7 @@ _BLANK = re.compile(
     )\s*\]""",
     re.VERBOSE,
 )
-_LOREM = re.compile("lorem ipsum", re.IGNORECASE)
+_TEMPLATE = re.compile(r"\{\{\s*[\w.]+\s*\}\}")
 
 
 def link(text: str, _: Checks) -> bool:
@@ -149,7 +162,8 @@ def link(text: str, _: Checks) -> bool:
     return bool("@" in text and _EMAIL.search(text)) or bool("10." in text and _DOI.search(text))
 
 
-_EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}", re.IGNORECASE)
+# Begins at the sign: a name of any length before it would make long words cost their square.
+_EMAIL = re.compile(r"\w@[\w-]+(?:\.[\w-]+)*\.[a-z]{2,}", re.IGNORECASE)
 _DOI = re.compile(r"\b10\.\d{4,9}/\S")
 
 
@@ -167,37 +181,53 @@ _TAG = re.compile(
 
 
 def repetition(text: str, _: Checks) -> bool:
-    """Says the same again and again: whole lines, or runs of five words (ten characters where no spaces stand)."""
+    """Says the same again and again: whole lines, or runs of 32 bytes (five words of English, ten ideographs)."""
     lines = text.split("\n")
     repeated = len(text) - len(lines) + 1 - sum(map(len, set(lines)))
-    if repeated > MAX_REPEATED_LINES * len(text) and len(lines) > 5:
+    if len(lines) >= FEWEST_LINES and repeated > MAX_REPEATED_LINES * len(text):
         return True
-    words = text.split()
-    if len(words) * 12 < len(text):
-        n_runs = len(text) - 9
-        return n_runs > FEWEST_WORDS_TO_REPEAT and _share({text[i : i + 10] for i in range(n_runs)}, n_runs)
-    n_runs = len(words) - 4
-    if n_runs < FEWEST_WORDS_TO_REPEAT:
-        return False
-    runs = set(zip(words, words[1:], words[2:], words[3:], words[4:]))  # noqa: B905
-    return _share(runs, n_runs)
+    return _repeated_runs(text.encode("utf-8", "surrogatepass")) > MAX_REPEATED_RUNS
 
 
-def _share(distinct: AbstractSet[object], n_runs: int) -> bool:
-    return 1 - len(distinct) / n_runs > MAX_REPEATED_RUNS
+def _repeated_runs(data: bytes) -> float:
+    """The share of runs that occurred before; they start at words, or at characters where no spaces stand.
+
+    Runs are compared by a 64-bit hash of four unaligned 8-byte reads: twice as fast as a set of tuples of words.
+    """
+    bytes_ = np.frombuffer(data, np.uint8)
+    starts = np.flatnonzero(bytes_ <= ord(" ")) + 1
+    if len(starts) * 24 < len(data):
+        starts = np.flatnonzero((bytes_ & 0xC0) != 0x80)
+    starts = starts[: starts.searchsorted(len(data) - RUN_BYTES, side="right")]
+    if len(starts) < FEWEST_RUNS:
+        return 0.0
+    eights = np.ndarray(len(data) - 7, "<u8", data, strides=1)
+    hashes = eights[starts] * _FACTORS[0]
+    for at in (1, 2, 3):
+        hashes += eights[starts + 8 * at] * _FACTORS[at]
+    hashes.sort()
+    return np.count_nonzero(hashes[1:] == hashes[:-1]) / len(hashes)
+
+
+RUN_BYTES = 32
+_FACTORS = np.array([stream("repetition", at) | 1 for at in range(RUN_BYTES // 8)], np.uint64)
 
 
 def cut_off(text: str, _: Checks) -> bool:
-    """Ends in the middle of a sentence. Whether a model was truncated is known from its finish reason; this is for
-    answers that stop there all the same, so it fires only where no informal, headed or signed text would.
+    """Ends in the middle of a sentence.
+
+    A truncated answer is known by its finish reason; this is for those that stop there all the same, so it is silent
+    wherever an informal, a listed or a signed text may end without a full stop.
     """
-    *before, last = text.rstrip().split("\n")
+    end = text.rstrip()
+    last = end[end.rfind("\n") + 1 :]
     if _DANGLES.search(last) or last.rfind("[") > last.rfind("]"):
         return True
-    if len(last.encode()) < LONG_LINE or ";" in last or _ENDS.search(last):
+    if len(last.encode("utf-8", "surrogatepass")) < LONG_LINE or ";" in last or _ENDS.search(last):
         return False
-    prose = [line for line in before if len(line.encode()) >= LONG_LINE]
-    return len(prose) >= 3 and sum(_ENDS.search(line) is not None for line in prose) >= 0.95 * len(prose)
+    prose = [line for line in end.split("\n")[:-1] if len(line.encode("utf-8", "surrogatepass")) >= LONG_LINE]
+    n_ended = sum(_ENDS.search(line) is not None for line in prose)
+    return len(prose) >= 3 and n_ended >= 0.95 * len(prose)
 
 
 # Bytes: a sentence or two of English, forty ideographs; signatures and headings of real documents stay below.

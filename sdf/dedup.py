@@ -30,17 +30,22 @@ SLACK = 0.15
 Words32 = npt.NDArray[np.uint32]
 Words64 = npt.NDArray[np.uint64]
 
-# Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, ideographs. There each character is a word; as runs
-# of `\w` they would make shingles of five clauses, and one changed character in forty would hide a copy.
+# Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, ideographs. There each character is a word. A Chinese
+# copy with one character in sixty changed has Jaccard 0.83 so, and 0.06 if each clause were one word, as `\w+` has it.
 _SPACELESS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+")
+# Vowel signs and points, which `\w` leaves out: without them a word of Hindi or Hebrew falls to pieces.
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
+_WORD = re.compile(rf"[{_SPACELESS}]|(?:[^\W{_SPACELESS}]+|[{_MARKS}]+)+")
+# Where none of these stands, `\w+` finds the same words in half the time.
+_SPECIAL, _PLAIN_WORD = re.compile(f"[{_SPACELESS}{_MARKS}]"), re.compile(r"\w+")
 
 
 def words(text: str) -> list[str]:
     """The words of a text, without case, compatibility forms and punctuation."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return (_WORD if _SPECIAL.search(plain) else _PLAIN_WORD).findall(plain)
 
 
 def shingles(text: str) -> frozenset[str]:

@@ -5,7 +5,7 @@ from datasketch import MinHash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdf.dedup import Index, jaccard, shingles, signatures
+from sdf.dedup import Index, jaccard, shingles, signatures, words
 
 TEXTS = st.text(alphabet="abc ß助é.\n", max_size=120)
 
@@ -41,3 +41,9 @@ def test_candidates_are_those_of_a_plain_scan(added: list[tuple[int, int]], aske
         index.add(again, ROWS[random.randrange(4)])
     assert len(index) == len(first)
     assert index.candidates(ROWS[asked]) == [handle for handle, number in first.items() if number == asked]
+
+
+@given(st.text())
+def test_the_fast_way_to_words_finds_the_same(text: str) -> None:
+    """A Thai letter sends all of a text the slow way."""
+    assert words(text + " \u0e01") == [*words(text), "\u0e01"]

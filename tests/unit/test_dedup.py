@@ -28,6 +28,10 @@ def test_a_character_is_a_word_where_no_spaces_are_written() -> None:
     assert words("AI助手 在 2024年") == ["ai", "助", "手", "在", "2024", "年"]
 
 
+def test_a_word_keeps_its_vowel_signs() -> None:
+    assert words("हिन्दी में शब्द। cafe\u0301") == ["हिन्दी", "में", "शब्द", "café"]
+
+
 def test_shingles_are_distinct_runs_of_five_words() -> None:
     assert shingles("a b c d e f") == {"a b c d e", "b c d e f"}
     assert shingles("a a a a a a a") == {"a a a a a"}
