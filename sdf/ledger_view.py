@@ -106,8 +106,7 @@ def _used_answers(sheet: Sheet, files: Mapping[str, int]) -> _Used:
     is_good = np.append(sheet.is_readable, False)[answer] | ((number == LOST) & is_listed)[name]
     is_sound = np.ones(len(sheet.row), dtype=bool)
     is_sound[by[~is_good]] = False
-    is_missing = (number == LOST) & ~is_listed
-    return _Used(by, answer, is_sound, [part_path(names[i]) for i in np.flatnonzero(is_missing)])
+    return _Used(by, answer, is_sound, [part_path(names[i]) for i in np.flatnonzero(~is_listed)])
 
 
 def _numbers(sheet: Sheet, names: Sequence[str]) -> Ints:

@@ -25,15 +25,16 @@ WRITER_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SealedPart:
-    """A part that takes no more entries; `name` is its `Location.part`."""
+    """A part that takes no more entries: the `number`-th of its writer; `name` is its `Location.part`."""
 
+    number: int
     name: str
     entries: tuple[Entry, ...]
     writer: LedgerWriter
 
     def write(self) -> None:
         """Durable on return, with all sealed before it; safe from any thread, and again after it failed."""
-        self.writer.write_through(self)
+        self.writer.write_through(self.number)
 
 
 class LedgerWriter:
@@ -81,7 +82,7 @@ class LedgerWriter:
         """The pending entries as a part to write; what comes next goes to another. None when nothing is pending."""
         if not self._pending:
             return None
-        part = SealedPart(self._part, tuple(self._pending), self)
+        part = SealedPart(self._n_sealed, self._part, tuple(self._pending), self)
         self._unwritten.append(part)
         self._n_sealed += 1
         self._pending, self._n_answers, self.pending_bytes = [], 0, 0
@@ -90,12 +91,12 @@ class LedgerWriter:
     def flush(self) -> None:
         """Everything appended, settled or sealed so far is durable on return."""
         self.seal()
-        self.write_through(None)
+        self.write_through(self._n_sealed)
 
-    def write_through(self, last: SealedPart | None) -> None:
-        """Writes sealed parts in order up to `last`, or all. After an error the next call tries that part again."""
+    def write_through(self, number: int) -> None:
+        """Writes sealed parts in order, up to this one. After an error the next call tries that part again."""
         with self._writing:
-            while self._unwritten and (last is None or last in self._unwritten):
+            while self._unwritten and self._unwritten[0].number <= number:
                 _write_part(self._run_dir, self._unwritten[0])
                 self._unwritten.popleft()
 
