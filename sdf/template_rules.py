@@ -48,6 +48,8 @@ MAX_DEPTH = 40
 # Evaluations; filters, comparisons and sums read a whole text and count 100. A million take a second or two.
 MAX_WORK = 1_000_000
 _HEAVY: tuple[type[nodes.Node], ...] = (nodes.Filter, nodes.Compare, nodes.Add)
+# Python warns where it can tell that a value written out has no parts, so parts are taken of these alone.
+_WITH_PARTS = (nodes.Name, nodes.Getattr, nodes.Getitem, nodes.Filter)
 
 _NO_FILES = "is refused: a template reads no other file"
 _ENDLESS = "is refused: it can call itself for ever"
@@ -213,7 +215,7 @@ class _Reader:
 
     def entry(self, node: nodes.Getitem) -> Shape:
         shape = self.shape(node.node)
-        if shape == NUMBER or isinstance(node.node, nodes.Const):
+        if shape == NUMBER or not isinstance(node.node, _WITH_PARTS):
             raise Fault(node.lineno, f"{shown(node.node)} has no parts to take")
         if isinstance(node.arg, nodes.Slice):
             self._check_slice(node.arg)
