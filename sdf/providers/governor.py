@@ -19,7 +19,7 @@ from sdf.errors import CircuitOpen, RateLimited, RequestRejected, SdfError, Unau
 from sdf.providers import Provider
 from sdf.records import Answer, Request, stream
 
-# The first wait in seconds, doubled at each failure up to the last; a server may ask for no longer either.
+# Seconds: the first wait, doubled at each failure up to the longest, which also caps what a server may ask for.
 FIRST_WAIT, LONGEST_WAIT = 0.5, 60.0
 # Failures after which a request may be found at fault: four of them among a healthy provider's successes.
 N_FAILURES = 4
@@ -28,6 +28,8 @@ N_FAILURES = 4
 CHANCE = 1e-9
 # The share of requests that fail at first is judged over about this many of them.
 N_REMEMBERED = 200
+# Seconds, of the event loop's own clock, after which a request that has not ended counts as lost.
+TIMEOUT = 600.0
 # Seconds without any success, while requests fail, after which the provider counts as dead.
 PATIENCE = 300.0
 
@@ -44,7 +46,8 @@ class _Trials:
 class Governor:
     """Sends requests through `provider`, at most `max_in_flight` at once and fewer while it limits the rate.
 
-    `clock` returns seconds and never goes back; `sleep` waits for as many. One governor serves one event loop.
+    `clock` returns seconds and never goes back; `sleep` waits for as many. A request unanswered for `timeout`
+    seconds is abandoned and sent again. One governor serves one event loop.
     """
 
     def __init__(
@@ -55,13 +58,13 @@ class Governor:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience: float = PATIENCE,
-        timeout: float | None = None,
+        timeout: float = TIMEOUT,
     ) -> None:
         self._provider, self._clock, self._sleep = provider, clock, sleep
         self._patience, self._timeout = patience, timeout
         self._ceiling = max_in_flight
         self._limit = float(max_in_flight)
-        self._in_flight = 0
+        self._in_flight = self._n_unsettled = 0
         self._n_cuts = self._n_successes = 0
         self._resume_at = -math.inf
         self._failing_since: float | None = None
@@ -87,6 +90,19 @@ class Governor:
         Raises RequestRejected for this request's own fault, Unauthorized at once and for everyone, and CircuitOpen
         once requests have failed for `patience` seconds without a success. Cancelling it gives its permit back.
         """
+        self._n_unsettled += 1
+        try:
+            return await self._until_settled(request)
+        finally:
+            self._n_unsettled -= 1
+            # While nothing is asked, no silence is the provider's.
+            if not self._n_unsettled:
+                self._failing_since = None
+
+    async def close(self) -> None:
+        await self._provider.close()
+
+    async def _until_settled(self, request: Request) -> Answer:
         trials = _Trials()
         while True:
             await self._permit()
@@ -110,9 +126,6 @@ class Governor:
             finally:
                 self._release()
             await self._nap(wait)
-
-    async def close(self) -> None:
-        await self._provider.close()
 
     # --- what an outcome changes ---
 
@@ -242,18 +255,14 @@ class Governor:
         nap.result()
 
     async def _send(self, request: Request) -> Answer:
-        if self._timeout is None:
-            return await self._provider.answer(request)
         sending = asyncio.ensure_future(self._provider.answer(request))
-        alarm = asyncio.ensure_future(self._sleep(self._timeout))
         try:
-            await asyncio.wait({sending, alarm}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({sending}, timeout=self._timeout)
             if not sending.done():
                 raise Unavailable(f"no answer within {self._timeout:g} s")
             return sending.result()
         finally:
             sending.cancel()
-            alarm.cancel()
 
 
 def _again(error: SdfError) -> SdfError:

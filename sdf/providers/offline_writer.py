@@ -17,7 +17,11 @@ from sdf.providers.offline_grammar import Domain, Named, Pool, grammar
 BLOCK_BYTES, MIN_BYTES = 1024, 64
 # With fewer words left than this, one closing sentence ends the text; in twice as many, the length of each
 # sentence is chosen so that the last one fits.
-LAST_WORDS, N_TRIES = 26, 8
+LAST_WORDS = 26
+# Sentences written to find one of a fitting length: within a text, and for its last.
+N_TRIES, N_LAST_TRIES = 6, 20
+# The longest text that is one short sentence, and the lengths of an item.
+SHORT_WORDS, ITEM_WORDS = 9, range(8, 26)
 # Attempts at a new sentence; the smallest beat has thousands.
 N_ATTEMPTS = 100
 
@@ -64,7 +68,7 @@ class Writer:
             if left <= LAST_WORDS:
                 break
         if left > 3 or not paragraphs:
-            paragraphs.append(self.fitting(end if paragraphs or plan else "claim", left))
+            paragraphs.append(self.fitting(end if n_words > SHORT_WORDS else "short", left, N_LAST_TRIES))
         return "\n\n".join(paragraphs)
 
     def sentence(self, beat: str) -> str:
@@ -72,17 +76,20 @@ class Writer:
         return self._new(beat, self._story)
 
     def item(self) -> str:
-        """One idea, in one line, of any trade: unlike this writer's others."""
+        """One idea in one line of 8 to 25 words, of any trade: not one this writer has had before."""
         domains = self._grammar.domains
         n = self.byte() % len(domains)
         if n not in self._ideas:
             cast = {"theme": self._themes, "helper": [self._helper]}
             self._ideas[n] = self._grammar.table(domains[n], cast)
-        return self._new("item", self._ideas[n])
+        while True:
+            idea = self._new("item", self._ideas[n])
+            if idea.count(" ") + 1 in ITEM_WORDS:
+                return idea
 
-    def fitting(self, beat: str, n_words: int) -> str:
-        """Of several new sentences of `beat`, the one whose length is nearest to `n_words`."""
-        tries = [self.sentence(beat) for _ in range(N_TRIES)]
+    def fitting(self, beat: str, n_words: int, n_tries: int = N_TRIES) -> str:
+        """Of `n_tries` new sentences of `beat`, the one whose length is nearest to `n_words`."""
+        tries = [self.sentence(beat) for _ in range(n_tries)]
         return min(tries, key=lambda sentence: abs(sentence.count(" ") + 1 - n_words))
 
     def pick(self, phrases: Sequence[str]) -> str:
