@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
-from sdf.errors import DamagedError, Missing
+from sdf.errors import DamagedError
 from sdf.key_index import KeyIndex
 from sdf.ledger_file import (
     ANSWERS_SUFFIX,
@@ -30,6 +30,7 @@ from sdf.ledger_file import (
     Table,
     decode,
     is_log,
+    part_of_file,
     part_path,
     read_side_by_side,
     seal_of,
@@ -116,35 +117,39 @@ def _rows_at(table: Table, part: str, rows: Sequence[int]) -> list[dict[str, Any
 def check_ledger(run_dir: RunDir) -> list[str]:
     """One sentence for each file whose bytes are not what was written, or that is missing; in order of path.
 
-    Reads everything: sizes and sha256 of parts against their sidecars, pages of sidecars and logs against their
-    CRCs, prefixes against their hash.
+    Reads everything: each file against its own hash, parts also against the size and sha256 in their sidecar.
     """
     files = dict(run_dir.files(LEDGER))
-    problems = read_side_by_side(lambda path: _problem(run_dir, path, files), sorted(files))
-    return [problem for problem in problems if problem]
+    found = {path: f"{path}: missing, though other files refer to it" for path in read_ledger(run_dir).damaged}
+    for problems in read_side_by_side(lambda path: _problems(run_dir, path, files), sorted(files)):
+        found |= problems
+    return [found[path] for path in sorted(found)]
 
 
-def _problem(run_dir: RunDir, path: str, files: Mapping[str, int]) -> str | None:
+def _problems(run_dir: RunDir, path: str, files: Mapping[str, int]) -> dict[str, str]:
+    """What is wrong with the file at `path`, or by its word with another, by path."""
     try:
         data = run_dir.read(path)
-        if path.endswith(SIDECAR_SUFFIX):
-            return _problem_of_part(run_dir, path, decode(data, SIDECAR, path), files)
-        if path.endswith(ANSWERS_SUFFIX):
-            decode(data, ANSWERS, path)
-        elif is_log(path):
+        if is_log(path):
             decode(data, LOG, path)
+        elif part_of_file(path) and path.endswith(SIDECAR_SUFFIX):
+            return _part_problems(run_dir, path, decode(data, SIDECAR, path), files)
+        elif part_of_file(path):
+            decode(data, ANSWERS, path)
         elif path.startswith(PREFIXES) and Prefix.of(data.decode()).hash != path[len(PREFIXES) : -len(".txt")]:
-            return f"{path}: damaged: its text is not the one its name is the hash of"
-    except (DamagedError, Missing, UnicodeDecodeError) as error:
-        return str(error) if path in str(error) else f"{path}: damaged: {error}"
-    return None
+            return {path: f"{path}: damaged: its text is not the one its name is the hash of"}
+    except DamagedError as error:
+        return {path: str(error)}
+    except UnicodeDecodeError as error:
+        return {path: f"{path}: damaged: {error}"}
+    return {}
 
 
-def _problem_of_part(run_dir: RunDir, beside: str, sidecar: Table, files: Mapping[str, int]) -> str | None:
+def _part_problems(run_dir: RunDir, beside: str, sidecar: Table, files: Mapping[str, int]) -> dict[str, str]:
     seal = seal_of(sidecar, beside)
     path = beside.removesuffix(SIDECAR_SUFFIX) + ANSWERS_SUFFIX
     if files.get(path, 0) != seal.size_bytes:
-        return f"{path}: damaged: {files.get(path, 0)} bytes, {seal.size_bytes} were written"
+        return {path: f"{path}: damaged: {files.get(path, 0)} bytes, {seal.size_bytes} were written"}
     if seal.size_bytes and Seal.of(run_dir.read(path)) != seal:
-        return f"{path}: damaged: its sha256 is not the one that was written"
-    return None
+        return {path: f"{path}: damaged: its sha256 is not the one that was written"}
+    return {}

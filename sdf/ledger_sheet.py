@@ -111,7 +111,7 @@ def read_sheet(run_dir: RunDir, files: Mapping[str, int], wanted: Callable[[str]
 
 class Log(NamedTuple):
     """What the drivers' logs name, in the order of epoch, log and entry: row `row[i]` of the sidecar of
-    names[part[i]]."""
+    names[part[i]]. What a log named was durable, so `damaged` holds sidecars that it names and that are gone."""
 
     names: list[str]
     part: Ints
@@ -124,8 +124,10 @@ def read_logs(run_dir: RunDir, files: Mapping[str, int]) -> Log:
     logs = list(read_side_by_side(lambda path: _read_log(run_dir, path), paths))
     entries = pa.concat_tables([LOG.empty_table(), *(log for log in logs if log is not None)]).combine_chunks()
     parts = pc.dictionary_encode(entries["part"]).combine_chunks()
+    names = parts.dictionary.to_pylist()
     damaged = [path for path, log in zip(paths, logs, strict=True) if log is None]
-    return Log(parts.dictionary.to_pylist(), parts.indices.to_numpy(), entries["row"].to_numpy(), damaged)
+    damaged += [path for path in map(sidecar_path, names) if path not in files]
+    return Log(names, parts.indices.to_numpy(), entries["row"].to_numpy(), damaged)
 
 
 def _read_log(run_dir: RunDir, path: str) -> Table | None:

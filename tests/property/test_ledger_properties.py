@@ -230,6 +230,7 @@ def damaged_ledgers(draw: st.DrawFn) -> Written:
     wanted = {used.location.part for one in known for used in one.answers}
     wanted |= {at.part for at, _ in written.answers if at.part not in written.lost_sidecars}
     written.damaged |= {part_path(name) for name in wanted if part_path(name) not in files}
+    written.damaged |= {sidecar_path(at.part) for at in written.log if sidecar_path(at.part) not in files}
     return written
 
 
@@ -252,6 +253,7 @@ def test_what_is_torn_or_gone_is_reported_and_takes_only_its_own_with_it(written
     assert dict(view.keys) == written.keys()
     assert view.damaged == tuple(sorted(written.damaged))
     assert view.usage == written.usage()
+    assert {problem.partition(": ")[0] for problem in check_ledger(written.run_dir)} == written.damaged
     # What the view promises can be had.
     read_answers(written.run_dir, [at for _, at in view.keys])
     read_settlements(written.run_dir, [receipt.location for receipt in view.receipts])
