@@ -81,6 +81,7 @@ PLAIN = [
     'Nobody likes the phrase "As an AI language model, I cannot say". ' + story(),
     "As an AI model, Claude is asked such things every day. " + story(),
     "I can't write this letter without shaking, Anna. " + story(),
+    "I can't help with that, and I will say why. " + story(),
     "I won't write that review, but I can help you answer the one you were given.",
     story() + "\n\nLet me know if you'd like to come by on Sunday.",
     story() + "\n\nWould you like me to model the second option too?",
@@ -190,7 +191,7 @@ def test_repeated_runs(share: float, expected: str | None) -> None:
         "哈哈" * 400 + "。",
         "我们明天再来看海好吗" * 60 + "。",
         "a" * 5000 + ".",
-        "\n".join(["I agree with Anna."] * 12 + [f"Point {n} is fine." for n in range(14)]),
+        "\n".join(f"I agree with Anna.\n{n} is {n * n} other points{n}." for n in range(12)),
         story(12) + "\n\n" + story(12),
     ],
 )
@@ -231,6 +232,7 @@ ENDED = [
     story() + "\n\nKirche im Dorf lassen 😄",
     "so " + story().replace(".", "").replace(",", ""),
     "Anna: and then I thought —",
+    story().replace(" in.\n", " in\n", 2) + "\n\n" + story(1)[:-1] + " and " + story(2).replace("\n\n", " ")[:-1],
     "मौसम साफ़ है",
 ]
 
