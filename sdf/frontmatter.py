@@ -50,7 +50,7 @@ class Fault(Exception):  # noqa: N818 (a fault of the file; what a user meets is
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'x'?" or "; known: a, b": how every error about an unknown name ends."""
+    """How every error about an unknown name ends: `; did you mean 'x'?`, else `; known: a, b`."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
@@ -146,7 +146,8 @@ def validated(model: type[Model], marked: Marked, models: Callable[[Location], t
 def _reason(error: Any, location: Location, models: Callable[[Location], type[BaseModel]]) -> str:
     where = ".".join(str(part) for part in location) or "the front matter"
     if error["type"] == "extra_forbidden":
-        return f"unknown key {where!r}{near(str(location[-1]), models(location[:-1]).model_fields)}"
+        fields = models(location[:-1]).model_fields
+        return f"unknown key {where!r}{near(str(location[-1]), [each.alias or name for name, each in fields.items()])}"
     if error["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         return f"{where}: unknown value {error['input']!r}{near(str(error['input']), known)}"

@@ -287,6 +287,7 @@ BROKEN = [
     ("role: write,", "role: writer,", 12, "unknown value 'writer'; did you mean 'write'"),
     ("role: write,", "", 12, "names no role"),
     ("role: write,", "rolle: write,", 12, "unknown key 'steps.draft.rolle'; did you mean 'role'"),
+    ("role: write,", "role: write, shema: {a: 1},", 12, "unknown key 'steps.draft.shema'; did you mean 'schema'"),
     ("context: full, ", "", 12, "'steps.draft.context' is missing"),
     ("context: full", "context: whole", 12, "unknown value 'whole'"),
     ("returns: text", "returns: texts", 12, "did you mean 'text'"),
