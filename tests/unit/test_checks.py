@@ -251,6 +251,7 @@ def test_a_banned_name_counts_as_a_whole_word() -> None:
     checks = Checks(banned_names=("Elara Voss", "Sarah Chen"))
     assert reason("Then Sarah Chen's boat came in.", checks) == "banned_name"
     assert reason("Then Sarah Chenoweth came in.", checks) is None
+    assert reason("Then AnnaSarah Chen came in.", checks) is None
     assert reason("Sarah met Chen.", checks) is None
 
 
