@@ -93,6 +93,8 @@ class Grammar:
     def __init__(self, text: str) -> None:
         self._sections = read_sections(text)
         self._slots: dict[tuple[str, str], int] = {}
+        # One tuple for all trades: what stays in the processor's cache decides the speed.
+        self._shared: dict[tuple[str, str], Pool] = {}
         self._pools = {name: self._expanded(name) for name in self._sections["pool"]}
         self.beats = {name: self._beat(lines) for name, lines in self._sections["beat"].items()}
         self.paragraphs = {kind: tuple(map(_orders, lines)) for kind, lines in self._sections["paragraph"].items()}
@@ -166,8 +168,11 @@ class Grammar:
     def _bound_to(self, own: Mapping[str, Sequence[str]], name: str, how: str) -> Pool:
         if name in CAST_SLOTS:
             return ()
-        phrases = own.get(name) or self._pools[name]
-        return spread([MODIFIERS[how](phrase) for phrase in phrases])
+        if name in own:
+            return spread([MODIFIERS[how](phrase) for phrase in own[name]])
+        if (name, how) not in self._shared:
+            self._shared[name, how] = tuple(MODIFIERS[how](phrase) for phrase in self._pools[name])
+        return self._shared[name, how]
 
 
 def read_sections(text: str) -> Sections:

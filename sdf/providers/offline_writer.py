@@ -15,11 +15,11 @@ from sdf.providers.offline_grammar import Domain, Named, Pool, grammar
 
 # Random bytes drawn at once; no sentence uses more than MIN_BYTES.
 BLOCK_BYTES, MIN_BYTES = 1024, 64
-# With fewer words left than this, one closing sentence ends the text; in twice as many, the length of each
-# sentence is chosen so that the last one fits.
+# With fewer words left than this, one closing sentence ends the text.
 LAST_WORDS = 26
-# Sentences written to find one of a fitting length: within a text, and for its last.
-N_TRIES, N_LAST_TRIES = 6, 20
+# Sentences written to find one of a fitting length. Only below so many words does a tenth need the many tries,
+# and a choice before the last sentence too.
+N_TRIES, N_SHORT_TRIES, NEEDS_FITTING = 3, 20, 200
 # The longest text that is one short sentence, and the lengths of an item.
 SHORT_WORDS, ITEM_WORDS = 9, range(8, 26)
 # Attempts at a new sentence; the smallest beat has thousands.
@@ -55,20 +55,21 @@ class Writer:
         """
         paragraphs = [self.sentence("title")] if title else []
         left = n_words - sum(line.count(" ") + 1 for line in paragraphs)
+        n_tries = N_SHORT_TRIES if n_words < NEEDS_FITTING else N_TRIES
         for beats in self._paragraphs(plan):
             sentences: list[str] = []
             for beat in beats:
                 if left <= LAST_WORDS:
                     break
-                room = left // 2 if left <= 2 * LAST_WORDS else 0
-                sentences.append(self.fitting(beat, room) if room else self.sentence(beat))
+                is_fitted = n_words < NEEDS_FITTING and left <= 2 * LAST_WORDS
+                sentences.append(self.fitting(beat, left // 2, n_tries // 3) if is_fitted else self.sentence(beat))
                 left -= sentences[-1].count(" ") + 1
             if sentences:
                 paragraphs.append(" ".join(sentences))
             if left <= LAST_WORDS:
                 break
-        if left > 3 or not paragraphs:
-            paragraphs.append(self.fitting(end if n_words > SHORT_WORDS else "short", left, N_LAST_TRIES))
+        if left > 3 or not paragraphs or not paragraphs[-1].endswith("."):
+            paragraphs.append(self.fitting(end if n_words > SHORT_WORDS else "short", left, n_tries))
         return "\n\n".join(paragraphs)
 
     def sentence(self, beat: str) -> str:
@@ -87,7 +88,7 @@ class Writer:
             if idea.count(" ") + 1 in ITEM_WORDS:
                 return idea
 
-    def fitting(self, beat: str, n_words: int, n_tries: int = N_TRIES) -> str:
+    def fitting(self, beat: str, n_words: int, n_tries: int) -> str:
         """Of `n_tries` new sentences of `beat`, the one whose length is nearest to `n_words`."""
         tries = [self.sentence(beat) for _ in range(n_tries)]
         return min(tries, key=lambda sentence: abs(sentence.count(" ") + 1 - n_words))
