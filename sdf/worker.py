@@ -127,6 +127,7 @@ class Worker:
         self._news = asyncio.Event()
         self._full = asyncio.Event()
         self._pulse = asyncio.get_running_loop().create_task(self._flush_for_ever())
+        self._pulse.add_done_callback(self._noted)
 
     async def adopt(self, answered: Sequence[Answered]) -> None:
         """Look here too before paying for an answer."""
@@ -161,7 +162,7 @@ class Worker:
         await asyncio.gather(*self._running, return_exceptions=True)
         self._closing = True
         self._full.set()
-        await self._pulse
+        await asyncio.wait([self._pulse])
         await self._governor.close()
 
     def _start(self, order: Order) -> None:
@@ -172,11 +173,17 @@ class Worker:
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if self._noted(task):
             self._n_open -= 1
-            self._fail(error)
         if not self._running:
             self._full.set()
+
+    def _noted(self, task: asyncio.Task[None]) -> bool:
+        """Whether a task failed; then the run learns of it."""
+        if task.cancelled() or (error := task.exception()) is None:
+            return False
+        self._fail(error)
+        return True
 
     def _fail(self, error: BaseException) -> None:
         """The first error stops the run; the driver learns of it with the next batch."""
@@ -191,7 +198,9 @@ class Worker:
             if self._draining:
                 self._n_open -= 1
                 return
-            self._settled.append(await self._settle(order))
+            ended = await self._settle(order)
+            # Not in one line: the list would be looked up before the wait, and a flush takes it away meanwhile.
+            self._settled.append(ended)
         if self._writer.pending_bytes >= FLUSH_BYTES:
             self._full.set()
 
@@ -240,13 +249,10 @@ class Worker:
             raise RequestRejected(f"the answer cannot be kept: {error}") from None
 
     async def _flush_for_ever(self) -> None:
-        try:
-            while not self._closing:
-                await _within(self._full, FLUSH_SECONDS)
-                self._full.clear()
-                await self._flush()
-        except SdfError as error:
-            self._fail(error)
+        while not self._closing:
+            await _within(self._full, FLUSH_SECONDS)
+            self._full.clear()
+            await self._flush()
 
     async def _flush(self) -> None:
         """Measures what settled, writes it, and only then hands out the receipts."""
