@@ -236,7 +236,9 @@ class Fold:
         return self._sequences[receipt.genre].compared and bool(receipt.signature) and not self.terms.exactly
 
     def _index_of(self, config: str) -> Index:
-        return self._index.setdefault(config, Index(self.terms.threshold))
+        if config not in self._index:
+            self._index[config] = Index(self.terms.threshold)
+        return self._index[config]
 
     def _pairs(self, receipt: Receipt) -> list[tuple[str, Pair]]:
         """Kept documents that may be near-duplicates of this one, oldest first, each with its pair."""
