@@ -36,7 +36,9 @@ ROUND_ATTEMPTS = 3
 class Ask(Protocol):
     """The way to an answer: from the ledger when it was ever bought, else from a provider, then into the ledger."""
 
-    async def __call__(self, request: Request, unit: str, step: str) -> tuple[Answer, Location]: ...
+    async def __call__(self, request: Request, key: str, unit: str, step: str) -> tuple[Answer, Location]:
+        """`key` is the request's; it was computed by the caller, who needs it too."""
+        ...
 
 
 async def settle_brief(
@@ -71,11 +73,12 @@ async def _settle_step(
     fault: tuple[str, str | None] = ("unparsable", None)
     for redraw in range(genre.redraws + 1):
         request = composer.brief_request(genre, step, brief, angle, values, redraw)
-        answer, location = await ask(request, brief.id, step.name)
+        key = request.key()
+        answer, location = await ask(request, key, brief.id, step.name)
         found = value(request.wants, answer)
         if found is not None:
             values[step.name] = found
-            used.append(StepAnswer(step.name, request.key(), location))
+            used.append(StepAnswer(step.name, key, location))
             return None, None
         fault = (unusable(request.wants, answer), answer.detail)
     return fault
@@ -105,13 +108,14 @@ async def settle_round(
         if not missing:
             break
         request = composer.round_request(genre, step, key, principle, [*taken, *found], missing, attempt)
+        bought = request.key()
         try:
-            answer, location = await ask(request, unit, step.name)
+            answer, location = await ask(request, bought, unit, step.name)
         except RequestRejected:
             continue
         items = value(request.wants, answer)
         if isinstance(items, list):
-            used.append(StepAnswer(step.name, request.key(), location))
+            used.append(StepAnswer(step.name, bought, location))
             found += [item for item in items if isinstance(item, str) and gate.admit(item)][:missing]
     empty: list[str | None] = [None] * (step.n_items - len(found))
     return RoundSettlement(unit, key, (*found, *empty), tuple(used))

@@ -211,9 +211,8 @@ class Worker:
         brief = self._plan.brief(order.genre, order.index)
         return await settle_brief(self._composer, self._ask, self._plan.genres[order.genre], brief, order.angle)
 
-    async def _ask(self, request: Request, unit: str, step: str) -> tuple[Answer, Location]:
+    async def _ask(self, request: Request, key: str, unit: str, step: str) -> tuple[Answer, Location]:
         """One purchase per key: twins that ask the same question wait for the same answer."""
-        key = request.key()
         task = self._asked.get(key)
         if task is None:
             task = asyncio.get_running_loop().create_task(self._answer(key, request, unit, step))
