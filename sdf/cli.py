@@ -16,7 +16,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -250,8 +250,10 @@ def assemble(
     from sdf import api
 
     outcome = api.assemble(directory, out, exclude=exclude or [], match=match, **overrides)
-    # What matches another corpus has no target of its own.
-    return _outcome(out, outcome, 0 if match is not None else None)
+    if match is not None:
+        # What matches another corpus has no quota of its own.
+        outcome = replace(outcome, finished=True, unmet={})
+    return _outcome(out, outcome, None)
 
 
 def _outcome(out: str, outcome: Outcome, exit_code: int | None) -> Result:

@@ -70,12 +70,13 @@ class Rate:
 
 
 class Lines:
-    """One line when the run begins, one per INTERVAL, and a last one."""
+    """One line when the run begins, one per INTERVAL, and a last one when it has moved since."""
 
     def __init__(self, stream: TextIO, *, clock: Clock = time.monotonic, interval: float = INTERVAL) -> None:
         self._stream, self._clock, self._interval = stream, clock, interval
         self._rate = Rate()
         self._last: Progress | None = None
+        self._shown: Progress | None = None
         self._due: float | None = None
 
     def __enter__(self) -> Lines:
@@ -84,7 +85,7 @@ class Lines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._last is not None:
+        if self._last is not None and self._last != self._shown:
             self._print(self._last)
 
     def tell(self, progress: Progress) -> None:
@@ -95,6 +96,7 @@ class Lines:
             self._print(progress)
 
     def _print(self, progress: Progress) -> None:
+        self._shown = progress
         self._rate.add(self._clock(), progress.n_tokens)
         print(line(progress, self._rate), file=self._stream, flush=True)
 
@@ -143,11 +145,13 @@ def line(progress: Progress, rate: Rate) -> str:
         f"{progress.n_tokens:,} of {progress.target_tokens:,} tokens ({_percent(progress)})",
         f"{rate.per_second:,.0f} tokens/s",
         f"{progress.n_settled:,} settled",
-        f"{progress.n_shards} shards",
     ]
+    if progress.n_shards:
+        parts.append(f"{progress.n_shards:,} shards")
     if progress.rejected:
         parts.append(f"rejected {reasons(progress)}")
-    parts.append(f"about {duration(rate.seconds_left(progress))} left")
+    if progress.n_tokens < progress.target_tokens:
+        parts.append(_ends(progress, rate))
     return plain_line(" · ".join(parts))
 
 

@@ -71,7 +71,7 @@ def plan_text(report: PlanReport) -> str:
 
 
 def _shares_text(axis: AxisPlan) -> str:
-    return plain_line(", ".join(f"{value} {percent(share)}" for value, share in axis.shares.items()))
+    return plain_line("; ".join(f"{value} {percent(share)}" for value, share in axis.shares.items()))
 
 
 def status_text(status: Status) -> str:
