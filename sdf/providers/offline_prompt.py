@@ -24,7 +24,7 @@ BODY_WINDOW, PREFIX_WINDOW = 2000, 20_000
 
 
 def themes_of(body: str, prefix: Prefix) -> tuple[str, ...]:
-    """Up to N_THEMES nouns, most frequent first: topics of the body, else of the prefix, else likely words of the body."""
+    """Up to N_THEMES nouns, most frequent first: topics of the body, else of the prefix, else likely words."""
     return _topics(body) or _topics_of_prefix(prefix) or _most_frequent(filter(_is_likely, _words(body)))
 
 
