@@ -135,8 +135,8 @@ def _log_rank(sheet: Sheet, log: Log) -> Ints:
 
 def _canonical(sheet: Sheet, used: _Used, rank: Ints) -> Ints:
     """One settlement per brief and per round, of those that are sound, in order of location."""
-    names = pc.binary_join_element_wise(sheet.settled["kind"], sheet.settled["id"], " ").combine_chunks()
-    unit = names.dictionary_encode().indices.to_numpy()
+    ids = pc.dictionary_encode(sheet.settled["id"]).combine_chunks().indices.to_numpy().astype(np.int64)
+    unit = 2 * ids + pc.equal(sheet.settled["kind"], "round").to_numpy()
     order = np.argsort(rank, kind="stable")
     order = order[used.is_sound[order]]
     return np.sort(order[np.unique(unit[order], return_index=True)[1]])
@@ -172,7 +172,7 @@ def _receipts(sheet: Sheet, settled: Ints) -> list[Receipt]:
         _locations(sheet, settled),
         _shared(pc.coalesce(rows["reason"], rows["reject"])),
         pc.fill_null(rows["n_tokens"], 0).to_pylist(),
-        sheet.signatures_at(settled),
+        [sheet.signatures[i] or b"" for i in settled.tolist()],
         _shared(rows["basis"]),
         strict=True,
     )

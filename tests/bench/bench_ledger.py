@@ -7,6 +7,7 @@ Three answers a settlement, each settlement with a 480-byte signature. Ratios ca
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import random
@@ -15,6 +16,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -72,29 +75,44 @@ def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
+def resume(root: str) -> tuple[float, float, float]:
+    """Seconds of read_ledger, and the process's peak memory before and after it; for a process of its own."""
+    before = peak_mb()
+    _, seconds = timed(lambda: read_ledger(RunDir(root)))
+    return seconds, before, peak_mb()
+
+
 def measure(run_dir: RunDir, locations: list[Location]) -> None:
     sidecars = sorted(Path(run_dir.root).glob("ledger/*/*.sidecar.parquet"))
-    _, plain = timed(lambda: [pq.ParquetFile(path).read(use_threads=False) for path in sidecars])
-    before = peak_mb()
-    view, resume = timed(lambda: read_ledger(run_dir))
-    assert len(view.receipts) == len(locations)
-    print(f"plain read of {len(sidecars)} sidecars   {plain:8.2f} s     1.00")
-    print(f"read_ledger, {len(locations)} settlements {resume:8.2f} s {resume / plain:8.2f}")
-    print(f"  peak memory, {before:.0f} MB before    {peak_mb():8.0f} MB")
+    _, plain = timed(lambda: [pq.ParquetFile(path).read(use_threads=False).num_rows for path in sidecars])
+
+    def report(what: str, seconds: float, more: str = "") -> None:
+        print(f"{what:60} {seconds:7.2f} s {seconds / plain:7.2f}{more}")
+
+    report(f"plain pyarrow read of {len(sidecars)} sidecars", plain)
+    with ProcessPoolExecutor(1, get_context("spawn")) as fresh:
+        seconds, before, after = fresh.submit(resume, run_dir.root).result()
+    report("read_ledger in a fresh process", seconds, f"   peak {before:.0f} MB -> {after:.0f} MB")
+    view, seconds = timed(lambda: read_ledger(run_dir))
+    assert len(view.receipts) == len(locations) and not view.damaged
+    report("read_ledger", seconds)
     keys, seconds = timed(lambda: pickle.dumps(view.keys, protocol=5))
-    print(f"  {len(view.keys)} keys pickled, {len(keys) / 2**20:.0f} MB  {seconds:8.2f} s {seconds / plain:8.2f}")
-    some = [location for location in locations if random.random() < 0.05]
+    report(f"pickling {len(view.keys)} keys, {len(keys) / 2**20:.0f} MB", seconds)
+    _, seconds = timed(lambda: [view.keys.find(key) for key, _ in itertools.islice(view.keys, 10_000)])
+    report("finding 10000 keys", seconds)
+    some = random.Random(0).sample(locations, len(locations) // 20)
     settlements, seconds = timed(lambda: read_settlements(run_dir, some))
-    print(f"read_settlements, {len(some)} of them  {seconds:8.2f} s {seconds / plain:8.2f}")
+    report(f"read_settlements, {len(some)} of them all over", seconds)
     used = [settled.answers[0].location for settled in settlements]
     _, seconds = timed(lambda: read_answers(run_dir, used))
-    print(f"read_answers, {len(used)} of them      {seconds:8.2f} s {seconds / plain:8.2f}")
+    report(f"read_answers, {len(used)} of them all over", seconds)
+    ordered = sorted(used)
     reader = AnswerReader(run_dir)
-    _, seconds = timed(lambda: [reader.read(location) for location in used])
-    print(f"AnswerReader, the same one by one {seconds:8.2f} s {seconds / plain:8.2f}")
+    _, seconds = timed(lambda: [reader.read(location) for location in ordered])
+    report(f"AnswerReader, {len(ordered)} of them in order", seconds)
     problems, seconds = timed(lambda: check_ledger(run_dir))
     assert problems == []
-    print(f"check_ledger                      {seconds:8.2f} s {seconds / plain:8.2f}")
+    report("check_ledger", seconds)
 
 
 def main() -> None:
@@ -102,9 +120,9 @@ def main() -> None:
     n_parts = int(sys.argv[2]) if len(sys.argv) > 2 else 1_000
     with tempfile.TemporaryDirectory() as directory:
         run_dir = RunDir(directory)
-        locations, writing = timed(lambda: fill(run_dir, n_settlements, n_parts))
+        locations, seconds = timed(lambda: fill(run_dir, n_settlements, n_parts))
         size_mb = sum(size for _, size in run_dir.files("ledger")) / 2**20
-        print(f"written: {n_settlements} settlements, {n_parts} parts, {size_mb:.0f} MB in {writing:.1f} s")
+        print(f"written: {n_settlements} settlements in {n_parts} parts, {size_mb:.0f} MB, {seconds:.1f} s")
         measure(run_dir, locations)
 
 

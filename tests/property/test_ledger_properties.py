@@ -6,6 +6,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from random import Random
+from typing import Any
 
 import fsspec
 import pytest
@@ -24,7 +26,7 @@ from sdf.ledger import (
     read_settlements,
 )
 from sdf.ledger_file import decode, part_path, sidecar_path
-from sdf.ledger_rows import SIDECAR
+from sdf.ledger_rows import SIDECAR, Entry
 from sdf.records import (
     Answer,
     AnswerEntry,
@@ -133,7 +135,7 @@ def ledgers(draw: st.DrawFn) -> Written:
     return written
 
 
-def put(written: Written, writer: LedgerWriter, op: tuple) -> None:
+def put(written: Written, writer: LedgerWriter, op: Any) -> None:
     serial = len(written.answers) + len(written.settled)
     if op[0] == "flush":
         writer.flush()
@@ -149,7 +151,7 @@ def put(written: Written, writer: LedgerWriter, op: tuple) -> None:
         written.settled.append((writer.settle(settlement), settlement))
 
 
-def shown(view: LedgerView) -> tuple:
+def shown(view: LedgerView) -> tuple[Any, ...]:
     """All of a view, comparable."""
     rest = (view.unlogged, view.damaged, view.n_answers, view.usage_by_model, view.rebilled)
     return view.receipts, view.rounds, dict(view.keys), *rest
@@ -172,7 +174,7 @@ def test_the_view_is_what_the_rule_says(written: Written) -> None:
 
 @fewer
 @given(ledgers(), st.randoms(use_true_random=False))
-def test_the_order_in_which_files_arrive_changes_nothing(written: Written, random) -> None:
+def test_the_order_in_which_files_arrive_changes_nothing(written: Written, random: Random) -> None:
     files = [path for path, _ in written.run_dir.files()]
     random.shuffle(files)
     copy = new_run_dir()
@@ -183,7 +185,9 @@ def test_the_order_in_which_files_arrive_changes_nothing(written: Written, rando
 
 @fewer
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=20), st.permutations("abcd"))
-def test_what_the_log_names_counts_whatever_the_parts_are_called(settled: list[tuple[int, bool]], names) -> None:
+def test_what_the_log_names_counts_whatever_the_parts_are_called(
+    settled: list[tuple[int, bool]], names: Sequence[str]
+) -> None:
     """Two settlements a brief, of different answers to one key: the logged ones decide, not their names."""
 
     def texts(names: Sequence[str]) -> dict[str, str]:
@@ -276,7 +280,7 @@ rounds = st.builds(RoundSettlement, texts, round_keys, st.lists(some, max_size=3
 @given(
     st.lists(entries | briefs | rounds, min_size=1, max_size=12), st.randoms(use_true_random=False), st.integers(1, 6)
 )
-def test_what_was_written_is_read_in_the_order_asked(everything: list, random, n_per_part: int) -> None:
+def test_what_was_written_is_read_in_the_order_asked(everything: list[Entry], random: Random, n_per_part: int) -> None:
     run_dir = new_run_dir()
     writer, at = LedgerWriter(run_dir, 1, "w"), []
     for number, entry in enumerate(everything):
@@ -307,10 +311,14 @@ def test_no_changed_byte_of_a_file_is_read(data: st.DataObject) -> None:
         decode(written.run_dir.read(path), SIDECAR, path)
 
 
-@given(st.lists(st.tuples(st.sampled_from([*KEYS, "0" * 32, "f" * 32, "0" * 31 + "1"]), locations)))
+# Of the last four, halves are equal.
+ALIKE = [*KEYS, "0" * 32, "0" * 31 + "1", "f" * 32, "f" * 31 + "0"]
+
+
+@given(st.lists(st.tuples(st.sampled_from(ALIKE), locations)))
 def test_a_key_index_is_a_dict_of_smallest_locations(pairs: list[tuple[str, Location]]) -> None:
     index = KeyIndex.of(pairs)
     smallest = {key: min(at for other, at in pairs if other == key) for key, _ in pairs}
     assert dict(index) == smallest and len(index) == len(smallest)
     assert list(dict(index)) == sorted(smallest)
-    assert [index.find(key) for key in KEYS] == [smallest.get(key) for key in KEYS]
+    assert [index.find(key) for key in ALIKE] == [smallest.get(key) for key in ALIKE]

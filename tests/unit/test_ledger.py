@@ -138,7 +138,9 @@ def test_locations_are_final_before_anything_is_written(run_dir: RunDir) -> None
     writer.flush()
     answers = read_answers(run_dir, [location for location, _ in [late, *early]])
     assert [entry.unit for entry in answers] == ["unit of c", "unit of a", "unit of b"]
-    assert [one.brief for one in read_settlements(run_dir, [late[1], early[0][1]])] == ["brief c", "brief a"]  # type: ignore[union-attr]
+    c, a = read_settlements(run_dir, [late[1], early[0][1]])
+    assert c == a_settlement("brief c", (an_answer("c"), late[0]))
+    assert a == a_settlement("brief a", (an_answer("a"), early[0][0]))
 
 
 def test_a_flush_of_nothing_writes_nothing_and_one_of_settlements_no_part(run_dir: RunDir) -> None:
@@ -166,6 +168,29 @@ def test_sealed_parts_become_durable_in_order(run_dir: RunDir) -> None:
     writer.flush()
     assert briefs(run_dir) == ["brief a", "brief b", "brief c"]
     assert writer.seal() is None
+
+
+def test_a_part_is_written_without_those_sealed_after_it(run_dir: RunDir) -> None:
+    writer = LedgerWriter(run_dir, 1, "w1")
+    write_brief(writer, "a")
+    first = writer.seal()
+    write_brief(writer, "b")
+    writer.seal()
+    assert first
+    first.write()
+    assert briefs(run_dir) == ["brief a"]
+
+
+def test_a_part_whose_sidecar_failed_is_finished_by_the_next_flush(local: RunDir) -> None:
+    writer = LedgerWriter(local, 1, "w1")
+    write_brief(writer, "a")
+    blocked = Path(local.root, "ledger/000001/w1-000000.sidecar.parquet")
+    blocked.mkdir(parents=True)
+    with pytest.raises(StorageError):
+        writer.flush()
+    blocked.rmdir()
+    writer.flush()
+    assert briefs(local) == ["brief a"] and check_ledger(local) == []
 
 
 def test_a_flush_that_failed_is_made_good_by_the_next(local: RunDir) -> None:
