@@ -151,6 +151,8 @@ def _reason(error: Any, location: Location, models: Callable[[Location], type[Ba
     if error["type"] == "literal_error":
         known = re.findall(r"'([^']*)'", error["ctx"]["expected"])
         return f"{where}: unknown value {error['input']!r}{near(str(error['input']), known)}"
+    if error["type"] == "value_error":
+        return f"{where}: {error['ctx']['error']}"
     if error["type"] == "missing":
         return f"{where!r} is missing"
     if error["type"] == "string_pattern_mismatch":

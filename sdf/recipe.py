@@ -116,6 +116,13 @@ class Recipe(BaseModel):
                 )
         return mix
 
+    @field_validator("provider")
+    @classmethod
+    def _known_provider(cls, name: str) -> str:
+        if name not in DEFAULT_MODELS:
+            raise ValueError(f"unknown provider {name!r}{near(name, DEFAULT_MODELS)}")
+        return name
+
     @field_validator("checks_off")
     @classmethod
     def _known_checks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -228,10 +235,14 @@ def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
         file = read(path.read_text(encoding="utf-8-sig"), 1)
         if not isinstance(file.data, dict):
             raise Fault(1, "expected `key: value` lines")
-        fields = {"name": path.stem, **_anchored(file.data, path.parent)}
+        fields: dict[str, Any] = {"name": path.stem, **_anchored(file.data, path.parent)}
         if isinstance(given.get("mix"), str):
             base = fields.get("mix")
             given["mix"] = shares(given["mix"], base if isinstance(base, dict) else {})
+        for entries in ("models", "provider_settings"):
+            # One entry by flag leaves the file's others alone.
+            if entries in given and isinstance(fields.get(entries), dict):
+                given[entries] = {**fields[entries], **given[entries]}
         lines = {**file.lines, **{(key,): FLAG for key in given}}
         return validated(Recipe, Marked({**fields, **given}, lines), lambda _: Recipe)
     except (OSError, UnicodeDecodeError) as error:

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import sdf
 from sdf.cli import FLAGS, FOLDING, app, fraction
 from sdf.errors import BudgetExhausted, Unauthorized
+from sdf.genres import BUILTIN_DIR
 from sdf.recipe import Recipe
 
 GENRE = """---
@@ -111,13 +112,11 @@ def test_flags_override_the_environment_which_overrides_the_file(desk: Path) -> 
     assert found("plan", "notes.yaml", "--tokens", "4k", env={"SDF_TOKENS": "3k"})["n_tokens"] == 4_000
 
 
-def test_one_model_per_role(desk: Path) -> None:
-    (desk / "notes.yaml").write_text(RECIPE + "models: {judge: careful}\n")
-    assert found("plan", "quickstart", "--model", "big", "--angle-model", "small")["models"] == {
-        "angle": "small",
-        "write": "big",
-        "rewrite": "big",
-    }
+def test_one_model_per_role_and_those_of_the_file_stay(desk: Path) -> None:
+    quickstart = (BUILTIN_DIR / "recipes" / "quickstart.yaml").read_text()
+    (desk / "own.yaml").write_text(quickstart + "models: {rewrite: careful}\n")
+    models = found("plan", "own.yaml", "--model", "big", "--angle-model", "small")["models"]
+    assert models == {"angle": "small", "write": "big", "rewrite": "careful"}
 
 
 def test_constitution_and_genres_of_a_flag_are_relative_to_the_working_directory(desk: Path) -> None:
@@ -372,7 +371,7 @@ def test_the_first_signal_commits_and_the_same_command_goes_on(desk: Path) -> No
     assert running.stderr is not None
     assert "settled" in running.stderr.readline()
     running.send_signal(signal.SIGTERM)
-    stdout, stderr = running.communicate(timeout=60)
+    _, stderr = running.communicate(timeout=60)
     assert running.returncode == 143, stderr
     assert "SIGTERM: finishing" in stderr
     assert "Traceback" not in stderr
