@@ -91,7 +91,9 @@ def test_equal_requests_get_equal_answers_and_other_draws_others() -> None:
 
 def test_another_prefix_or_body_gets_another_text() -> None:
     first = request(7)
-    other = Request(first.model, Prefix.of("Another world."), first.messages, first.sampling, first.wants, first.draw)
+    other = Request(
+        first.model, Prefix.of(PREFIX.text + "Be brief."), first.messages, first.sampling, first.wants, first.draw
+    )
     assert len({text(first), text(other), text(request(7, body="Write it again."))}) == 3
 
 
@@ -119,6 +121,10 @@ def test_text_has_the_asked_length_paragraphs_and_no_sentence_twice(n_words: int
             sentence for sentence in re.split(r'(?<=[.?!])"? ', found.replace("\n\n", " ")) if len(sentence) > 40
         ]
         assert len(set(sentences)) == len(sentences)
+
+
+def test_text_ends_in_a_full_stop_even_after_speech() -> None:
+    assert all(text(request(draw, n_words=230)).endswith(".") for draw in range(1500))
 
 
 @pytest.mark.parametrize("n_words", range(3, 60, 4))

@@ -98,6 +98,20 @@ def test_a_beat_walks_through_all_its_templates_before_it_returns_to_one() -> No
         assert len(set(titles)) == n_templates == len(fixed)
 
 
+def test_a_writer_never_writes_a_sentence_twice() -> None:
+    writer = Writer(b"seed")
+    sentences = [writer.sentence("short") for _ in range(3000)]
+    assert len(set(sentences)) == len(sentences)
+
+
+def test_rivals_have_another_role_than_heroes() -> None:
+    spoken_of = re.compile(r'"You are the ([\w ]+)," the ([\w ]+) said')
+    sentences = [Writer(b"%d" % seed).sentence("speech") for seed in range(6000)]
+    found = [match.groups() for match in map(spoken_of.search, sentences) if match]
+    assert len(found) > 20
+    assert not [roles for roles in found if roles[0].split()[-1] == roles[1]]
+
+
 def test_documents_never_come_near_each_other() -> None:
     documents = [Writer(b"%d" % seed, ("honesty", "oversight")).prose(800) for seed in range(400)]
     marks = np.asarray(signatures(documents))
