@@ -55,6 +55,9 @@ class Dispatch:
         self._parked: dict[RoundKey, list[tuple[str, int]]] = defaultdict(list)
         self._rounds_ready: deque[RoundKey] = deque()
         self._rounds_ordered: set[RoundKey] = set()
+        # By lane (its round 0): how many rounds are known from the first on without a gap, and the last one waited for.
+        self._n_known: dict[RoundKey, int] = defaultdict(int)
+        self._last_parked: dict[RoundKey, int] = {}
 
     def knows(self, key: RoundKey) -> bool:
         return key in self._angles
@@ -70,13 +73,14 @@ class Dispatch:
 
     def learn(self, receipt: RoundReceipt) -> None:
         """Angles of a round: its briefs become ready, and so does the next round of its lane if one waits."""
+        lane = receipt.key._replace(number=0)
         self._angles[receipt.key] = receipt.angles
+        while lane._replace(number=self._n_known[lane]) in self._angles:
+            self._n_known[lane] += 1
         for genre, index in self._parked.pop(receipt.key, []):
             self._fronts[genre].n_parked -= 1
             self._fronts[genre].ready.append(index)
-        follower = receipt.key._replace(number=receipt.key.number + 1)
-        if follower in self._parked:
-            self._order_round(follower)
+        self._order_next_round(lane)
 
     def again(self, orders: Sequence[Order]) -> None:
         """Orders whose worker is gone: they come next, unless they were settled after all."""
@@ -94,7 +98,8 @@ class Dispatch:
         self._walk(limits)
         while len(found) < room and self._rounds_ready:
             key = self._rounds_ready.popleft()
-            found.append(RoundOrder(key, self._taken(key)))
+            if key not in self._angles:
+                found.append(RoundOrder(key, self._taken(key)))
         while len(found) < room:
             behind = [genre for genre, front in self._fronts.items() if front.ready]
             if not behind:
@@ -125,11 +130,17 @@ class Dispatch:
     def _park(self, key: RoundKey, genre: str, index: int) -> None:
         self._parked[key].append((genre, index))
         self._fronts[genre].n_parked += 1
-        if key.number == 0 or key._replace(number=key.number - 1) in self._angles:
-            self._order_round(key)
+        lane = key._replace(number=0)
+        self._last_parked[lane] = max(key.number, self._last_parked.get(lane, 0))
+        self._order_next_round(lane)
 
-    def _order_round(self, key: RoundKey) -> None:
-        if key not in self._rounds_ordered:
+    def _order_next_round(self, lane: RoundKey) -> None:
+        """The earliest round that is not known, when a brief waits for it or for a later one.
+
+        A damaged part may have held a round whose own briefs are all settled: what follows it still depends on it.
+        """
+        key = lane._replace(number=self._n_known[lane])
+        if key.number <= self._last_parked.get(lane, -1) and key not in self._rounds_ordered:
             self._rounds_ordered.add(key)
             self._rounds_ready.append(key)
 
