@@ -28,12 +28,14 @@ from sdf.genres import Genre
 from sdf.lease import Lease
 from sdf.ledger import check_ledger, read_ledger
 from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
-from sdf.plan import Plan
 from sdf.pipeline import Crew, InProcess, Outcome, Run, Stop
+from sdf.plan import Plan
 from sdf.reading import Reader
 from sdf.recipe import Job, compile_job, load, shares
+from sdf.records import Receipt
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
 from sdf.report.plans import PlanReport, plan_report
+from sdf.reuse import bill
 from sdf.storage import RunDir
 from sdf.story import Progress, terms_of
 
@@ -92,7 +94,7 @@ def _carry_out(
     run_dir.check_usable()
     lease = Lease.take(run_dir, owner={"recipe": job.recipe.name}, say=say)
     try:
-        occupy(run_dir, job)
+        occupy(run_dir, job, lambda: str(bill(job, run_dir, read_ledger(run_dir))))
         crew = _crew(job, run_dir, lease.epoch)
 
         async def tell() -> Outcome:
@@ -133,7 +135,7 @@ def assemble(
     if match is not None:
         terms = _matched(terms, reader, view.receipts, RunDir(match))
     target.check_usable()
-    occupy(target, job)
+    occupy(target, job, lambda: "nothing is paid by assembling")
     return pipeline.assemble(job, terms, source, target, view)
 
 
@@ -152,18 +154,21 @@ def _reassembled(job: Job, overrides: dict[str, Any], without: frozenset[str]) -
     return replace(job, recipe=recipe, genres=tuple(known[name] for name in recipe.mix))
 
 
-def _matched(terms: Terms, reader: Reader, receipts: Sequence[Any], other: RunDir) -> Terms:
+def _matched(terms: Terms, reader: Reader, receipts: Sequence[Receipt], other: RunDir) -> Terms:
     places = accepted_places(other)
     settled: dict[str, set[int]] = {}
     for receipt in receipts:
         settled.setdefault(receipt.genre, set()).add(receipt.index)
     ends = {each.genre: _first_gap(settled.get(each.genre, set())) for each in terms.sequences}
-    kept = terms.keeps or (lambda _: True)
+
+    def matching(receipt: Receipt) -> bool:
+        return (terms.keeps is None or terms.keeps(receipt)) and place_of(reader.plan, receipt) in places
+
     return replace(
         terms,
         sequences=tuple(replace(each, n_briefs=ends[each.genre]) for each in terms.sequences),
         target_tokens=2**62,
-        keeps=lambda receipt: kept(receipt) and place_of(reader.plan, receipt) in places,
+        keeps=matching,
         exactly=True,
     )
 
@@ -221,8 +226,9 @@ def verify(directory: Path_, *, replay: bool = False) -> Verification:
         )
     count = tokens.load(job.recipe.tokenizer).count
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(lambda shard: shards.verify_shard(run_dir, shard, count), manifest.shards):
-            problems += found
+        n_shards = len(manifest.shards)
+        found = pool.map(shards.verify_shard, [run_dir] * n_shards, manifest.shards, [count] * n_shards)
+        problems += [problem for each in found for problem in each]
     if replay:
         terms = replace(terms_of(job, Plan(job)), target_tokens=manifest.target_tokens)
         problems += pipeline.replay(job, terms, run_dir, manifest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from sdf.errors import Missing, RecipeChanged, StorageError
@@ -42,12 +43,15 @@ def differences(before: Job, now: Job) -> list[Difference]:
     return found
 
 
-def occupy(run_dir: RunDir, job: Job) -> None:
-    """The directory is this job's from here on. RecipeChanged when it is another's; nothing is written then."""
+def occupy(run_dir: RunDir, job: Job, price: Callable[[], str]) -> None:
+    """The directory is this job's from here on. RecipeChanged when it is another's; nothing is written then.
+
+    `price` tells what the job would pay if it reused what is there; it is asked only when texts would differ.
+    """
     if run_dir.exists(RunDir.recipe):
         changed = differences(job_of(run_dir), job)
         if changed:
-            raise RecipeChanged(_explain(run_dir, changed))
+            raise RecipeChanged(_explain(run_dir, changed, price))
     elif run_dir.children("data") or run_dir.children("manifests"):
         raise StorageError(
             f"{run_dir.root}: holds data but no {RunDir.recipe}, so it is not known what made it; give another --out"
@@ -56,13 +60,13 @@ def occupy(run_dir: RunDir, job: Job) -> None:
         run_dir.write(RunDir.recipe, job.snapshot())
 
 
-def _explain(run_dir: RunDir, changed: list[Difference]) -> str:
+def _explain(run_dir: RunDir, changed: list[Difference], price: Callable[[], str]) -> str:
     lines = [f"{run_dir.root} was made by a recipe that differs:"]
     for each in changed:
         effect = "decides text" if each.decides == "text" else "does not decide text"
         lines.append(f"  {each.field}: {each.before} -> {each.now}   ({effect})")
     if any(each.decides == "text" for each in changed):
-        lines.append(f"Give another --out and --reuse {run_dir.root}: it pays only for what was never answered.")
+        lines.append(f"Give another --out and --reuse {run_dir.root}: {price()}.")
     else:
         lines.append(f"No text depends on it: `sdf assemble {run_dir.root} --out DIR2` with the new values is free.")
     return "\n".join(lines)

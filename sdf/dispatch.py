@@ -12,12 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sdf.assemble import Fold
-from sdf.plan import BLOCK, Plan
+from sdf.plan import BLOCK, Plan, expected_tokens
 from sdf.records import Receipt, RoundKey, RoundReceipt
 from sdf.worker import BriefOrder, Order, RoundOrder
-
-# English prose of models: about 1.35 tokens of a word; only the first guess depends on it.
-TOKENS_PER_WORD = 1.35
 
 # The guess weighs as much as eight observed briefs.
 PRIOR_BRIEFS = 8
@@ -47,7 +44,7 @@ class Dispatch:
     def __init__(self, plan: Plan, fold: Fold) -> None:
         self._plan, self._fold = plan, fold
         self._fronts = {
-            key: _Front(_mean_words(genre.n_words) * TOKENS_PER_WORD, each.n_twins, each.n_briefs)
+            key: _Front(expected_tokens(genre), each.n_twins, each.n_briefs)
             for each in fold.terms.sequences
             for key, genre in [(each.genre, plan.genres[each.genre])]
         }
@@ -176,8 +173,3 @@ class Dispatch:
         n_briefs = max(1, math.ceil(missing / self._per_brief(genre)))
         limit = tally.next + math.ceil(n_briefs / front.n_twins) * front.n_twins
         return limit if front.n_briefs is None else min(limit, front.n_briefs)
-
-
-def _mean_words(bounds: tuple[int, int]) -> float:
-    low, high = bounds
-    return low if high == low else (high - low) / math.log(high / low)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sdf import tokens
+from sdf import __version__, tokens
 from sdf.answers import value
 from sdf.checks import Checks, reject_reason
 from sdf.dedup import signatures
@@ -78,7 +78,7 @@ def compared_text(genre: Genre, columns: Columns, angle: str | None) -> str | No
 
 
 class Meter:
-    """Measures drafts in batches. Equal `basis` means equal measures of equal text."""
+    """Measures drafts in batches. Equal `basis` means equal measures of equal text; the rules are this version's."""
 
     def __init__(self, job: Job) -> None:
         self._tokenizer = tokens.load(job.recipe.tokenizer)
@@ -89,7 +89,12 @@ class Meter:
         checks, declared = self._checks[genre], self._genres[genre]
         rules = [checks.n_words, sorted(checks.off), checks.min_score, checks.banned_names]
         return digest(
-            "basis", self._tokenizer.hash, canonical_json(rules), declared.dedup, canonical_json(dict(declared.emit))
+            "basis",
+            __version__,
+            self._tokenizer.hash,
+            canonical_json(rules),
+            declared.dedup,
+            canonical_json(dict(declared.emit)),
         )
 
     def measure(self, drafts: Sequence[Draft]) -> list[Measures]:

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
+import socket
 import sys
+import threading
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,6 +37,8 @@ TASKS_AT_ONCE = 4
 # A link that is cut shows up as "unavailable"; after this many repeats the worker counts as lost.
 MAX_UNAVAILABLE = 5
 
+PROBE_SECONDS = 10.0
+
 # An actor that gives no sign for so long hangs outside its loop; `exchange` itself answers within a second.
 SILENCE = 120.0
 
@@ -42,6 +47,17 @@ def connect(address: str, n_workers: int) -> None:
     """auto: the cluster this environment points to, else a local one; local: a local one; else that address."""
     if ray.is_initialized():
         return
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    # ray.init takes SIGTERM over and dies of it; the caller's handler drains.
+    caught = signal.getsignal(signal.SIGTERM)
+    try:
+        _connect(address, n_workers)
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, caught)
+
+
+def _connect(address: str, n_workers: int) -> None:
     options: dict[str, Any] = {
         "log_to_driver": False,
         "configure_logging": False,
@@ -54,10 +70,26 @@ def connect(address: str, n_workers: int) -> None:
         ray.init(address="local", num_cpus=max(2, min(n_workers, os.cpu_count() or 2)), **options)
         return
     options.pop("include_dashboard")
+    _probe(wanted)
     try:
         ray.init(address=wanted, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UsageError(f"--ray {wanted}: no cluster answers there ({error}); start one, or use --ray local") from None
+
+
+def _probe(address: str) -> None:
+    """ray.init waits for minutes on an address where nothing listens; one connection tells at once."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon or not port.isdigit():
+        if address == "auto" or "://" in address:
+            return
+        raise UsageError(f"--ray {address}: not an address; write HOST:PORT, auto, local or none")
+    try:
+        socket.create_connection((host, int(port)), PROBE_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise UsageError(
+            f"--ray {address}: nothing answers there ({error}); start a cluster, or use --ray local"
+        ) from None
 
 
 @ray.remote(num_cpus=0, max_restarts=0, max_task_retries=0)
@@ -149,7 +181,7 @@ class RayCrew:
         self._tasks = asyncio.Semaphore(TASKS_AT_ONCE)
 
     async def hire(self, name: str, answered: Sequence[Answered]) -> _Hand:
-        actor = _Actor.options(scheduling_strategy="SPREAD", max_concurrency=64).remote(  # pyright: ignore
+        actor = _Actor.options(scheduling_strategy="SPREAD", max_concurrency=64).remote(  # pyright: ignore[reportAttributeAccessIssue]
             self._job, self._run_dir, self._epoch, name
         )
         hand = _Hand(actor)

@@ -135,12 +135,14 @@ class Run:
         self._view = read_ledger(self.run_dir)
         for path in self._view.damaged:
             log.warning("%s/%s is damaged: what it held is generated again", self.run_dir.root, path)
+        measured = Reader(self.job, self.run_dir).measure(self._view.receipts)
+        self._view = replace(self._view, receipts=list(measured))
         self._story = Story(self.job, self.terms, SettlementLog(self.run_dir, self.lease.epoch), self._view)
         self._before = read_manifest(self.run_dir)
         tokenizer = tokens.load(self.job.recipe.tokenizer)
         self._tokenizer = TokenizerRef(tokenizer.name, tokenizer.hash)
         self._answered = [Answered(self.run_dir, self._view.keys, own=True)]
-        self._answered += [Answered(other, read_ledger(other).keys, own=False) for other in self.reuse]
+        self._answered += [_answered_elsewhere(other) for other in self.reuse]
         self._hands: dict[str, Hand] = {}
         self._paid: dict[str, tuple[int, Usage]] = {}
         self._deaths = 0
@@ -157,6 +159,7 @@ class Run:
             if self.commits:
                 await self._publish_last()
             self._story.flush_log()
+            self.report(self._story.progress())
         finally:
             beats.cancel()
         if self.stop.error is not None:
@@ -370,6 +373,13 @@ def facts_of(job: Job) -> Facts:
     models = {job.recipe.model_of(step.role) for genre in job.genres for step in genre.steps}
     about = {genre.key: genre.about for genre in job.genres}
     return Facts(job.recipe.name, job.constitution.source, tuple(sorted(models)), about)
+
+
+def _answered_elsewhere(other: RunDir) -> Answered:
+    view = read_ledger(other)
+    if not view.n_answers:
+        raise StorageError(f"{other.root}: holds no answers to reuse; give the directory that `sdf run` wrote")
+    return Answered(other, view.keys, own=False)
 
 
 def _adds(manifest: Manifest, before: Manifest) -> bool:

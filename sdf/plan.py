@@ -7,6 +7,7 @@ sends one prompt prefix. Every choice draws from the brief's slot, one stream pe
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Mapping
 from functools import lru_cache
@@ -19,6 +20,9 @@ from sdf.sources import Rows, open_rows
 
 # Siblings in a row. Eight keep a prefix warm in any cache while 200 documents of a genre still reach 25 principles.
 BLOCK = 8
+
+# English prose of models: about 1.35 tokens of a word. Estimates alone depend on it.
+TOKENS_PER_WORD = 1.35
 
 
 @lru_cache(maxsize=65_536)
@@ -46,6 +50,12 @@ def length(bounds: tuple[int, int], slot: Slot) -> int:
     low, high = bounds
     share = slot.stream("length") / 2**64
     return round(low * (high / low) ** share)
+
+
+def expected_tokens(genre: Genre) -> float:
+    """Tokens of a genre's average document, guessed from its declared lengths: the mean of the log-uniform draw."""
+    low, high = genre.n_words
+    return TOKENS_PER_WORD * (low if high == low else (high - low) / math.log(high / low))
 
 
 def names_of(brief: Brief) -> Names:

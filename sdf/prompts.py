@@ -52,7 +52,7 @@ class Composer:
     def brief_request(
         self, genre: Genre, step: Step, brief: Brief, angle: str | None, values: Mapping[str, Any], redraw: int
     ) -> Request:
-        """The request of a brief's step. `values` are the earlier steps' answers, parsed. GenreError if rendering fails."""
+        """The request of a brief's step; `values` are the earlier steps' parsed answers. GenreError if it cannot render."""
         context = {
             **values,
             "brief": _view(brief),
@@ -113,7 +113,7 @@ class Composer:
         if context == "full":
             parts.append(f"<constitution>\n{self.job.constitution.text.strip()}\n</constitution>")
         elif principle is not None:
-            parts.append(f"<principle>\n{principle.title}\n\n{principle.text.strip()}\n</principle>")
+            parts.append(f"<principle>\n{principle.text.strip()}\n</principle>")
         if genre.instructions is not None:
             parts.append(genre.instructions.render(known))
         return Prefix.of("\n\n".join(part.strip() for part in parts))

@@ -144,14 +144,10 @@ class Recipe(BaseModel):
 
 
 # Text: another value asks models something else. Corpus: the same answers, folded otherwise, free. Run: neither.
+TEXT = ("seed", "assistant", "maker", "temperature", "top_p", "model", "models")
+CORPUS = ("mix", "checks_off", "dedup_threshold", "tokenizer", "shard_tokens", "holdout")
 DECIDES: Mapping[str, Decides] = {
-    **dict.fromkeys(("seed", "assistant", "maker", "temperature", "top_p", "model", "models"), "text"),
-    **dict.fromkeys(("mix", "checks_off", "dedup_threshold", "tokenizer", "shard_tokens", "holdout"), "corpus"),
-    **dict.fromkeys(
-        ("name", "about", "constitution", "tokens", "genres_dir", "provider", "provider_settings", "workers")
-        + ("in_flight", "ray", "drain_timeout"),
-        "run",
-    ),
+    name: "text" if name in TEXT else "corpus" if name in CORPUS else "run" for name in Recipe.model_fields
 }
 
 

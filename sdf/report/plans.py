@@ -13,14 +13,11 @@ from dataclasses import dataclass, replace
 
 from sdf import tokens
 from sdf.genres import Axis, Genre
-from sdf.plan import BLOCK, Plan
+from sdf.plan import BLOCK, Plan, expected_tokens
 from sdf.prompts import Composer
 from sdf.recipe import Job
 from sdf.records import Prefix, Role
 from sdf.templates import Template
-
-# English prose of models: about 1.35 tokens of a word.
-TOKENS_PER_WORD = 1.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +88,6 @@ def plan_report(job: Job) -> PlanReport:
     )
 
 
-def mean_words(bounds: tuple[int, int]) -> float:
-    """The mean of a log-uniform length within the bounds."""
-    low, high = bounds
-    return low if high == low else (high - low) / math.log(high / low)
-
-
 def _roles(job: Job) -> list[Role]:
     return list(dict.fromkeys(step.role for genre in job.genres for step in genre.steps))
 
@@ -104,7 +95,7 @@ def _roles(job: Job) -> list[Role]:
 def _genre_plan(job: Job, plan: Plan, heads: _Heads, genre: Genre, share: float) -> GenrePlan:
     n_rows = plan.n_briefs(genre.key)
     wanted = job.recipe.tokens * share
-    n_documents = math.ceil(wanted / (mean_words(genre.n_words) * TOKENS_PER_WORD))
+    n_documents = math.ceil(wanted / expected_tokens(genre))
     if n_rows is not None:
         n_documents = min(n_documents, n_rows)
     n_rounds = _n_rounds(genre, plan, n_documents, len(job.constitution.principles))

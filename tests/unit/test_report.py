@@ -12,7 +12,7 @@ from sdf import api
 from sdf.directory import job_of
 from sdf.errors import StorageError
 from sdf.report.corpus import inspection_of, status_of, trace_of
-from sdf.report.plans import mean_words, plan_report
+from sdf.report.plans import plan_report
 from sdf.report.progress import Lines, Panel, Rate, duration, line, reporter
 from sdf.report.terminal import plain
 from sdf.report.text import inspection_text, json_of, plan_text, status_text, trace_text
@@ -93,11 +93,6 @@ def test_a_plan_expects_what_a_run_then_asks(corpus: RunDir) -> None:
     n_blocks = -(-genre.n_documents // 8)
     assert genre.n_requests == 2 * genre.n_documents + n_blocks
     assert "note" in plan_text(report)
-
-
-def test_the_mean_of_a_log_uniform_length() -> None:
-    assert mean_words((100, 100)) == 100
-    assert mean_words((100, 1_000)) == pytest.approx(390.9, abs=0.1)
 
 
 def test_status_counts_what_is_committed_and_what_is_not(corpus: RunDir) -> None:
