@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +25,7 @@ from sdf.frontmatter import Fault, Marked, near, read, validated
 from sdf.genres import Genre
 from sdf.names import LOCALES
 from sdf.records import Role, canonical_json, digest
+from sdf.sources import fingerprint
 
 Decides = Literal["text", "corpus", "run"]
 
@@ -167,9 +168,11 @@ class Job:
             for name, decides in DECIDES.items()
             if decides != "run"
         }
-        found["constitution"] = ("text", f"{self.constitution.source} ({self.constitution.hash[:12]})")
+        found["constitution"] = ("text", self.constitution.hash[:12])
         for genre in self.genres:
             found[f"genre {genre.key}"] = ("text", genre.hash)
+            if genre.source is not None:
+                found[f"source of {genre.key}"] = ("text", genre.source.sha256 or "not pinned")
             packaging = [genre.kind, genre.dedup, dict(genre.emit), genre.checks.model_dump(mode="json")]
             found[f"checks and packaging of {genre.key}"] = ("corpus", digest(canonical_json(packaging))[:12])
         return found
@@ -258,15 +261,24 @@ def _anchored(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 
 def compile_job(recipe: Recipe) -> Job:
-    """Reads the constitution and the genres of the mix. Errors name the file, and the nearest known genre."""
+    """Reads the constitution and the genres of the mix, and pins their sources by what they hold now.
+
+    Errors name the file, and the nearest known genre.
+    """
     known = genre_files.discover([Path(each) for each in recipe.genres_dir])
     for name in recipe.mix:
         if name not in known:
             raise RecipeError(f"unknown genre {name!r} in the mix{near(name, known)}")
-    genres = tuple(known[name] for name in recipe.mix)
+    genres = tuple(_pinned(known[name]) for name in recipe.mix)
     for genre in genres:
         _check_locales(genre)
     return Job(recipe, constitutions.load(recipe.constitution), genres)
+
+
+def _pinned(genre: Genre) -> Genre:
+    if genre.source is None or genre.source.sha256 is not None:
+        return genre
+    return replace(genre, source=replace(genre.source, sha256=fingerprint(genre.source, genre.path)))
 
 
 def _check_locales(genre: Genre) -> None:

@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+import pyarrow as pa
+
 from sdf.errors import SourceError
 from sdf.frontmatter import near
 from sdf.genres import Source
@@ -32,9 +34,13 @@ class Rows(Protocol):
 def open_rows(source: Source, genre_path: str) -> Rows:
     """Relative paths are relative to the genre file. SourceError names file and column."""
     path = Path(genre_path).parent / source.path
+    found = fingerprint(source, genre_path)
+    if source.sha256 not in (None, found):
+        raise SourceError(
+            f"{path}: sha256 is {found}, the genre pins {source.sha256}; use the pinned file or change the pin"
+        )
     if path.is_dir():
         return ParquetRows(corpus_files(path), tuple(source.columns))
-    _check_pin(path, source.sha256)
     if path.suffix == ".parquet":
         return ParquetRows((path,), tuple(source.columns))
     if path.suffix in (".jsonl", ".json"):
@@ -42,30 +48,34 @@ def open_rows(source: Source, genre_path: str) -> Rows:
     raise SourceError(f"{genre_path}: source {path}: give a .parquet or .jsonl file, or the directory of a corpus")
 
 
-def corpus_files(directory: Path) -> tuple[Path, ...]:
-    """The shards of the newest manifest, in order; the corpus must be complete."""
+def fingerprint(source: Source, genre_path: str) -> str:
+    """sha256 of the file, or of a corpus its newest manifest, which vouches for every shard."""
+    path = Path(genre_path).parent / source.path
+    file_path = _newest_manifest(path) if path.is_dir() else path
+    found = hashlib.sha256()
+    try:
+        with file_path.open("rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    except OSError as error:
+        raise SourceError(f"{file_path}: cannot be read ({error.strerror})") from None
+    return found.hexdigest()
+
+
+def _newest_manifest(directory: Path) -> Path:
     name = newest(entry.name for entry in (directory / "manifests").glob("*.json"))
     if name is None:
         raise SourceError(f"{directory}: no manifest here; give the directory of a corpus that sdf wrote")
-    path = directory / "manifests" / name
+    return directory / "manifests" / name
+
+
+def corpus_files(directory: Path) -> tuple[Path, ...]:
+    """The shards of the newest manifest, in order; the corpus must be complete."""
+    path = _newest_manifest(directory)
     manifest = Manifest.from_json(path.read_bytes(), source=str(path))
     if manifest.state != "complete":
         raise SourceError(f"{directory}: the corpus is still growing; finish it with `sdf run` first")
     return tuple(directory / shard.path for shard in manifest.shards)
-
-
-def _check_pin(path: Path, sha256: str | None) -> None:
-    try:
-        with path.open("rb") as file:
-            found = hashlib.sha256()
-            while block := file.read(1 << 20):
-                found.update(block)
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
-    if sha256 is not None and found.hexdigest() != sha256:
-        raise SourceError(
-            f"{path}: sha256 is {found.hexdigest()}, the genre pins {sha256}; use the pinned file or change the pin"
-        )
 
 
 class ParquetRows:
@@ -95,6 +105,8 @@ class ParquetRows:
             missing = [name for name in self._columns if name not in names]
             if missing:
                 raise SourceError(f"{path}: no column {missing[0]!r}{near(missing[0], names)}")
+            for name in self._columns:
+                _check_plain(file.schema_arrow.field(name).type, path, name)
             for number in range(file.metadata.num_row_groups):
                 self._groups.append((path, number))
                 self._starts.append(self._n_rows)
@@ -104,6 +116,26 @@ class ParquetRows:
         path, number = self._groups[group]
         with open_parquet(path, str(path)) as file:
             return file.read_row_group(number, columns=list(self._columns))
+
+
+def _check_plain(kind: Any, path: Path, column: str) -> None:
+    """A row is hashed and rendered as JSON data, so dates, bytes and decimals have no one form in it."""
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    if pa.types.is_struct(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        for position in range(kind.num_fields):
+            _check_plain(kind.field(position).type, path, column)
+    elif not any(is_kind(kind) for is_kind in _PLAIN):
+        raise SourceError(
+            f"{path}: column {column!r} holds {kind}; a row is made of text, numbers, booleans, and lists and structs "
+            "of these: convert the column"
+        )
+
+
+_PLAIN = (
+    *(pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view),
+    *(pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean, pa.types.is_null),
+)
 
 
 class JsonRows:
