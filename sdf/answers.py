@@ -35,10 +35,8 @@ def value(wants: Wants, answer: Answer) -> Value | None:
 
 
 def _text(wants: Wants, text: str) -> str | None:
-    block = _block(text, wants.tag)
-    if block is None and wants.tag is not None:
-        block = text.partition(f"</{wants.tag}>")[0]
-    return (block or "").strip() or None
+    """Without its opening tag a text cannot be told from the notes around it, so it is not used."""
+    return (_block(text, wants.tag) or "").strip() or None
 
 
 def _list(wants: Wants, text: str) -> list[str] | None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sdf.dedup import Index
-from sdf.records import Location, Receipt
+from sdf.records import Location, Receipt, Rejection
 
 # A genre whose last 500 briefs were all rejected has nothing left to say; it leaves the merge.
 HOPELESS = 500
@@ -69,16 +69,6 @@ class Cut:
     @property
     def n_tokens(self) -> int:
         return sum(receipt.n_tokens for receipt in self.receipts)
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A brief that did not become a document. `of` is the document it duplicates."""
-
-    brief: str
-    genre: str
-    reason: str
-    of: str | None = None
 
 
 @dataclass(slots=True)

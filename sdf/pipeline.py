@@ -29,7 +29,7 @@ from sdf.manifest import Manifest, Shard, State, TokenizerRef
 from sdf.reading import Reader, is_written
 from sdf.recipe import Job
 from sdf.records import Usage
-from sdf.shards import publish, read_manifest
+from sdf.shards import publish, read_manifest, write_rejections
 from sdf.storage import RunDir
 from sdf.story import Progress, Story
 from sdf.worker import Answered, Batch, Order, Worker, name_of
@@ -290,12 +290,14 @@ class Run:
             for cut, task in self._writing:
                 self._story.commit(cut, await task)
             self._writing.clear()
-            self._publish("complete" if self._story.fold.finished else "growing")
+            self._publish("complete" if self._story.fold.finished else "growing", is_last=True)
 
-    def _publish(self, state: State) -> None:
+    def _publish(self, state: State, *, is_last: bool = False) -> None:
         self._story.flush_log()
         manifest = self._story.manifest(state, self._before, self._tokenizer)
         if self._before is None or _adds(manifest, self._before):
+            if is_last:
+                write_rejections(self.run_dir, manifest.number, self._story.fold.rejections)
             reach("shard written")
             publish(self.run_dir, manifest)
             reach("manifest written")
@@ -344,6 +346,7 @@ def assemble(job: Job, terms: Terms, ledger: RunDir, out: RunDir, view: LedgerVi
     before = read_manifest(out)
     manifest = story.manifest("complete", before, TokenizerRef(tokenizer.name, tokenizer.hash))
     if before is None or before.shards != manifest.shards:
+        write_rejections(out, manifest.number, story.fold.rejections)
         publish(out, manifest)
     write_card(out, manifest, facts_of(job))
     gone = {genre: tally.gone for genre, tally in story.fold.tallies.items() if tally.gone is not None}

@@ -52,7 +52,7 @@ class Composer:
     def brief_request(
         self, genre: Genre, step: Step, brief: Brief, angle: str | None, values: Mapping[str, Any], redraw: int
     ) -> Request:
-        """The request of a brief's step; `values` are the earlier steps' parsed answers. GenreError if it cannot render."""
+        """The request of a brief's step; `values` are the earlier answers, parsed. GenreError if it cannot render."""
         context = {
             **values,
             "brief": _view(brief),

@@ -291,6 +291,16 @@ class RoundReceipt:
     round: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A brief that did not become a document. `of` is the document it duplicates."""
+
+    brief: str
+    genre: str
+    reason: str
+    of: str | None = None
+
+
 def receipt_of(settlement: Settlement, location: Location) -> Receipt:
     measures = settlement.measures
     return Receipt(

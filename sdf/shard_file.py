@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from sdf.errors import DamagedError
 from sdf.parquet import MAX_GROUP_BYTES, open_parquet
-from sdf.records import canonical_json
+from sdf.records import Rejection, canonical_json
 
 Row = Mapping[str, Any]
 Rows = list[dict[str, Any]]
@@ -112,6 +112,27 @@ def ids(file: BinaryIO, place: str) -> list[str]:
     if None in found:
         raise DamagedError(f"{place}: a row has no id; assemble the corpus again")
     return found
+
+
+_REJECTIONS = pa.schema([(name, pa.string()) for name in ("brief", "genre", "reason", "of")])
+
+
+def encode_rejections(rejections: Sequence[Rejection]) -> bytes:
+    """A Parquet file with a row per rejection: brief, genre, reason, and the document it duplicates or null."""
+    columns = {name: [getattr(each, name) for each in rejections] for name in _REJECTIONS.names}
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table(columns, _REJECTIONS), sink, compression="zstd", store_schema=False)
+    return sink.getvalue().to_pybytes()
+
+
+def decode_rejections(file: BinaryIO, place: str) -> list[Rejection]:
+    """DamagedError names `place` for a file that is none."""
+    try:
+        with open_parquet(file, place) as opened:
+            table = opened.read(columns=_REJECTIONS.names)
+    except (pa.ArrowException, OSError) as error:
+        raise DamagedError(f"{place}: cannot be read ({error}); `sdf run` writes it again") from error
+    return [Rejection(*values) for values in zip(*(table[name].to_pylist() for name in _REJECTIONS.names), strict=True)]
 
 
 def canonical_lines(rows: Iterable[Row]) -> bytes:

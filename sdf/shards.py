@@ -12,7 +12,18 @@ from typing import BinaryIO
 
 from sdf.errors import DamagedError, Missing, StorageError, Superseded
 from sdf.manifest import SHARD_PATH, Manifest, Shard, newest, number_of, text_of
-from sdf.shard_file import ROWS_PER_GROUP, Row, Rows, canonical_lines, encode, ids, row_groups
+from sdf.records import Rejection
+from sdf.shard_file import (
+    ROWS_PER_GROUP,
+    Row,
+    Rows,
+    canonical_lines,
+    decode_rejections,
+    encode,
+    encode_rejections,
+    ids,
+    row_groups,
+)
 from sdf.storage import RunDir
 
 CountTokens = Callable[[Sequence[str]], list[int]]
@@ -63,6 +74,21 @@ def publish(run_dir: RunDir, manifest: Manifest) -> None:
     _check_stored(run_dir, set(manifest.shards) - set(before.shards if before else ()))
     if not run_dir.put_if_absent(path, data) and run_dir.read(path) != data:
         raise Superseded(f"{_place(run_dir, path)}: another run published it first; {_SUPERSEDED}")
+
+
+def write_rejections(run_dir: RunDir, number: int, rejections: Sequence[Rejection]) -> None:
+    """Which briefs the fold of manifest `number` passed over, in its order, and what a duplicate duplicates."""
+    run_dir.write(RunDir.rejections(number), encode_rejections(rejections))
+
+
+def read_rejections(run_dir: RunDir, number: int) -> list[Rejection]:
+    """In fold order; empty for a manifest that was committed in the middle of a run. DamagedError names the file."""
+    path = RunDir.rejections(number)
+    try:
+        with run_dir.open(path) as file:
+            return decode_rejections(file, _place(run_dir, path))
+    except Missing:
+        return []
 
 
 def read_manifest(run_dir: RunDir, number: int | None = None) -> Manifest | None:
@@ -134,7 +160,8 @@ def gc(run_dir: RunDir, manifest: Manifest) -> list[str]:
         raise Superseded(f"{run_dir.root}: manifest {manifest.number} is not the newest; {_SUPERSEDED}")
     named = {shard.path for shard in manifest.shards}
     stored = [path for path, _ in run_dir.files("data") if SHARD_PATH.fullmatch(path) and path not in named]
-    unwanted = stored + [path for path, _ in run_dir.leftovers("data")]
+    older = [path for path, _ in run_dir.files("rejected") if path != RunDir.rejections(manifest.number)]
+    unwanted = stored + older + [path for path, _ in run_dir.leftovers("data")]
     for path in unwanted:
         run_dir.delete(path)
     return unwanted

@@ -78,6 +78,11 @@ class RunDir:
         return f"manifests/{number:06d}.json"
 
     @staticmethod
+    def rejections(number: int) -> str:
+        """What the fold of manifest `number` rejected."""
+        return f"rejected/{number:06d}.parquet"
+
+    @staticmethod
     def shard(config: str, split: str, number: int, sha8: str) -> str:
         return f"data/{config}/{split}-{number:05d}-{sha8}.parquet"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -19,11 +19,10 @@ from sdf.lease import holder
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import Manifest, Shard
 from sdf.parquet import open_parquet
-from sdf.plan import Plan
 from sdf.recipe import Job
-from sdf.records import Receipt, Usage
+from sdf.records import Usage
 from sdf.report.trace import StepTrace, Trace, trace_of
-from sdf.shards import read_manifest
+from sdf.shards import read_manifest, read_rejections
 from sdf.storage import RunDir, current_epoch
 
 __all__ = [
@@ -173,7 +172,7 @@ def inspection_of(run_dir: RunDir, job: Job) -> Inspection:
         principles=principles,
         axes={genre.key: _axis_counts(held, genre.key) for genre in job.genres},
         quantiles={key: _quantiles(lengths) for key, lengths in held.lengths.items()},
-        rejected=_examples(Plan(job), _rejected(manifest, view), view, held.ids),
+        rejected=_examples(run_dir, manifest, _rejected(manifest, view)),
     )
 
 
@@ -205,20 +204,18 @@ def _sums() -> defaultdict[Any, _Sum]:
 
 @dataclass(slots=True)
 class _Held:
-    """Sums over the rows seen. Lengths are kept as a histogram, ids as 16 bytes each."""
+    """Sums over the rows seen. Lengths are kept as a histogram."""
 
     genres: defaultdict[str, _Sum] = field(default_factory=_sums)
     principles: defaultdict[str, _Sum] = field(default_factory=_sums)
     axes: defaultdict[tuple[str, str], _Sum] = field(default_factory=_sums)
     lengths: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter[int]))
-    ids: set[bytes] = field(default_factory=set[bytes])
 
     def add(self, row: _Row) -> None:
         self.genres[row.genre].add(row.n_tokens)
         self.principles[row.principle].add(row.n_tokens)
         self.axes[row.genre, row.axes].add(row.n_tokens)
         self.lengths[row.genre][row.n_tokens] += 1
-        self.ids.add(bytes.fromhex(row.id))
 
 
 def _provenance(run_dir: RunDir, shard: Shard) -> Iterator[_Row]:
@@ -258,29 +255,12 @@ def _quantiles(lengths: Counter[int]) -> dict[float, int]:
     return found
 
 
-def _examples(plan: Plan, counts: Mapping[str, int], view: LedgerView, held: set[bytes]) -> dict[str, Rejected]:
+def _examples(run_dir: RunDir, manifest: Manifest | None, counts: Mapping[str, int]) -> dict[str, Rejected]:
     ids: defaultdict[str, list[str]] = defaultdict(list)
-    for reason, receipt in _reasons(plan, view.receipts, held):
-        if len(ids[reason]) < N_EXAMPLES:
-            ids[reason].append(receipt.brief)
+    for rejection in read_rejections(run_dir, manifest.number) if manifest else ():
+        if len(ids[rejection.reason]) < N_EXAMPLES:
+            ids[rejection.reason].append(rejection.brief)
     return {
         reason: Rejected(count, tuple(ids[reason]))
         for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     }
-
-
-def _reasons(plan: Plan, receipts: Iterable[Receipt], held: set[bytes]) -> Iterator[tuple[str, Receipt]]:
-    """A receipt knows what its own text was rejected for. One that was passed over without a reason by the time
-    a later one of its genre was accepted is a duplicate; of twins it cannot be told which of them is."""
-    last: Counter[str] = Counter()
-    passed: list[Receipt] = []
-    for receipt in receipts:
-        if receipt.reason is not None:
-            yield receipt.reason, receipt
-        elif bytes.fromhex(receipt.brief) in held:
-            last[receipt.genre] = max(last[receipt.genre], receipt.index)
-        elif not plan.twins(receipt.genre):
-            passed.append(receipt)
-    for receipt in passed:
-        if receipt.index < last[receipt.genre]:
-            yield "duplicate", receipt
