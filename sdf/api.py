@@ -23,6 +23,7 @@ from sdf import pipeline, shards, tokens
 from sdf.assemble import Terms
 from sdf.directory import job_of, occupy
 from sdf.errors import RecipeError, StorageError
+from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.lease import Lease
@@ -94,7 +95,9 @@ def _carry_out(
     run_dir.check_usable()
     lease = Lease.take(run_dir, owner={"recipe": job.recipe.name}, say=say)
     try:
+        reach("lease taken")
         occupy(run_dir, job, lambda: str(bill(job, run_dir, read_ledger(run_dir))))
+        reach("recipe written")
         crew = _crew(job, run_dir, lease.epoch)
 
         async def tell() -> Outcome:

@@ -144,5 +144,6 @@ class SettlementLog:
             self._pending = []
         while self._unwritten:
             _put(self._run_dir, log_path(self._epoch, self._n_written), self._unwritten[0])
+            reach("log written")
             self._unwritten.popleft()
             self._n_written += 1

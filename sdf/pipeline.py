@@ -263,7 +263,10 @@ class Run:
 
     async def _shard(self, cut: Cut) -> Shard:
         shard = self._known(cut)
-        return shard if shard is not None else await self.crew.write(cut)
+        if shard is None:
+            shard = await self.crew.write(cut)
+            reach("shard written")
+        return shard
 
     def _known(self, cut: Cut) -> Shard | None:
         """The shard of an earlier manifest that holds exactly this cut."""
@@ -298,11 +301,12 @@ class Run:
         if self._before is None or _adds(manifest, self._before):
             if is_last:
                 write_rejections(self.run_dir, manifest.number, self._story.fold.rejections)
-            reach("shard written")
+            reach("manifest due")
             publish(self.run_dir, manifest)
             reach("manifest written")
             self._before = manifest
             write_card(self.run_dir, manifest, facts_of(self.job))
+            reach("card written")
 
     async def _renew(self) -> None:
         try:
