@@ -20,7 +20,7 @@ from typing import Any
 
 from sdf import genres as genre_files
 from sdf import pipeline, shards, tokens
-from sdf.assemble import Terms
+from sdf.assemble import GenreTerms, Terms
 from sdf.directory import job_of, occupy
 from sdf.errors import RecipeError, StorageError
 from sdf.failpoints import reach
@@ -181,7 +181,7 @@ def _first_gap(indices: set[int]) -> int:
 
 
 def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **overrides: Any) -> list[Trace]:
-    """The first `n` briefs of a genre, asked for real: prompts as rendered, answers, outcome.
+    """The first `n` briefs of a genre (fewer when its source ends), asked for real: prompts, answers, outcome.
 
     With `out` the answers are in its ledger, and a run there does not pay for them again.
     """
@@ -192,11 +192,19 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = RunDir(out if out is not None else scratch)
         terms = terms_of(job, Plan(job))
-        wanted = tuple(replace(each, n_briefs=n) for each in terms.sequences if each.genre == genre)
+        wanted = tuple(_first_briefs(each, n if each.genre == genre else 0) for each in terms.sequences)
         first = replace(terms, sequences=wanted, target_tokens=2**62)
         _carry_out(job, run_dir, (), Stop(), lambda _: None, lambda _: None, first, commits=False)
-        ids = [Plan(job).brief(genre, index).id for index in range(n)]
+        plan = Plan(job)
+        n_briefs = plan.n_briefs(genre)
+        ids = [plan.brief(genre, index).id for index in range(n if n_briefs is None else min(n, n_briefs))]
         return [trace_of(run_dir, job, each) for each in ids]
+
+
+def _first_briefs(sequence: GenreTerms, n: int) -> GenreTerms:
+    """Its first `n` briefs, with all their twins: the fold takes siblings together or not at all."""
+    whole = -(-n // sequence.n_twins) * sequence.n_twins
+    return replace(sequence, n_briefs=whole if sequence.n_briefs is None else min(whole, sequence.n_briefs))
 
 
 def status(directory: Path_) -> Status:
