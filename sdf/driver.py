@@ -14,11 +14,13 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, GetTimeoutError, RayActorError, RayTaskError
+from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sdf.assemble import Cut, Pair
 from sdf.errors import SdfError, UsageError
@@ -34,8 +36,10 @@ log = logging.getLogger(__name__)
 # Shards written at once: each holds about 60 MB while it is made.
 TASKS_AT_ONCE = 4
 
-# A link that is cut shows up as "unavailable"; after this many repeats the worker counts as lost.
-MAX_UNAVAILABLE = 5
+# A link that is cut shows up as "unavailable". Ray needs up to 18 s to see that a node died; whoever gives its
+# workers up sooner finds the node alive still, and puts their successors there.
+MAX_UNAVAILABLE = 12
+UNAVAILABLE_PAUSE = 2.0
 
 PROBE_SECONDS = 10.0
 
@@ -127,6 +131,8 @@ class _Hand:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+        # It closed or was lost: its place is free.
+        self.is_gone = False
 
     async def start(self, answered: Any) -> None:
         await self._call("start", answered)
@@ -142,6 +148,7 @@ class _Hand:
 
     async def close(self) -> None:
         await self._call("close")
+        self.is_gone = True
         ray.kill(self._actor)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
@@ -150,22 +157,26 @@ class _Hand:
                 return await asyncio.wait_for(getattr(self._actor, method).remote(*arguments), SILENCE)
             except ActorUnavailableError:
                 log.warning("a worker is unavailable; asking again")
+                await asyncio.sleep(UNAVAILABLE_PAUSE)
             except RayTaskError as error:
                 raise _own(error) from None
-            except (ActorDiedError, RayActorError) as error:
-                raise WorkerLost(_first_line(error)) from None
             except (asyncio.TimeoutError, GetTimeoutError):
                 break
+            # Whatever else: an actor that the memory monitor killed is no RayActorError.
+            except RayError as error:
+                self.is_gone = True
+                raise WorkerLost(_first_line(error)) from None
+        self.is_gone = True
         ray.kill(self._actor)
         raise WorkerLost("it does not answer")
 
 
-@ray.remote(num_cpus=0, max_retries=3)
+@ray.remote(num_cpus=0, max_retries=3, scheduling_strategy="SPREAD")
 def _write(reader: Reader, run_dir: RunDir, cut: Cut) -> Shard:
     return reader.write(run_dir, cut)
 
 
-@ray.remote(num_cpus=0, max_retries=3)
+@ray.remote(num_cpus=0, max_retries=3, scheduling_strategy="SPREAD")
 def _compare(reader: Reader, pairs: Sequence[Pair]) -> dict[Pair, float]:
     return reader.compare(pairs)
 
@@ -179,12 +190,17 @@ class RayCrew:
         self._reader = ray.put(Reader(job, run_dir))
         self._answered: dict[int, Any] = {}
         self._tasks = asyncio.Semaphore(TASKS_AT_ONCE)
+        self._places: dict[_Hand, str] = {}
 
     async def hire(self, name: str, answered: Sequence[Answered]) -> _Hand:
-        actor = _Actor.options(scheduling_strategy="SPREAD", max_concurrency=64).remote(  # pyright: ignore[reportAttributeAccessIssue]
+        node = place(ray.nodes(), Counter(node for hand, node in self._places.items() if not hand.is_gone))
+        # Soft: a node that dies meanwhile is no reason to fail.
+        strategy = NodeAffinitySchedulingStrategy(node, soft=True)
+        actor = _Actor.options(scheduling_strategy=strategy, max_concurrency=64).remote(  # pyright: ignore[reportAttributeAccessIssue]
             self._job, self._run_dir, self._epoch, name
         )
         hand = _Hand(actor)
+        self._places[hand] = node
         await hand.start(self._stored(answered))
         return hand
 
@@ -206,6 +222,21 @@ class RayCrew:
                 return await function.remote(*arguments)
             except RayTaskError as error:
                 raise _own(error) from None
+            except RayError as error:
+                raise SdfError(f"a Ray task was lost: {_first_line(error)}; run the same command to go on") from None
+
+
+def place(nodes: Sequence[Mapping[str, Any]], n_workers: Mapping[str, int]) -> str:
+    """The id of the living node with the fewest workers per CPU; one without CPUs (a head set apart) only if no other.
+
+    `nodes` are those of `ray.nodes()`. Ray does not spread actors that ask for no CPU: four may meet on one node of two.
+    """
+
+    def load(node: Mapping[str, Any]) -> tuple[bool, float, str]:
+        cpus: float = node["Resources"].get("CPU", 0)
+        return cpus == 0, (n_workers.get(node["NodeID"], 0) + 1) / (cpus or 1), node["NodeID"]
+
+    return min((node for node in nodes if node["Alive"]), key=load)["NodeID"]
 
 
 def _own(error: RayTaskError) -> SdfError:
