@@ -229,7 +229,7 @@ class RayCrew:
 def place(nodes: Sequence[Mapping[str, Any]], n_workers: Mapping[str, int]) -> str:
     """The id of the living node with the fewest workers per CPU; one without CPUs (a head set apart) only if no other.
 
-    `nodes` are those of `ray.nodes()`. Ray does not spread actors that ask for no CPU: four may meet on one node of two.
+    `nodes` are those of `ray.nodes()`. Ray does not spread what asks for no CPU: four actors may meet on one node.
     """
 
     def load(node: Mapping[str, Any]) -> tuple[bool, float, str]:
