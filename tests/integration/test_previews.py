@@ -19,7 +19,7 @@ def test_it_ends_in_the_midst_of_twins_and_at_the_end_of_a_source(tmp_path: Path
     recipe = write_recipe(tmp_path, {genre: GENRES[genre]})
     traces = api.preview(recipe, genre, n)
     plan = Plan(compile_job(load(recipe, {})))
-    assert [trace.brief.id for trace in traces] == [plan.brief(genre, index).id for index in range(min(n, 12))]
+    assert [trace.id for trace in traces] == [plan.brief(genre, index).id for index in range(min(n, 12))]
 
 
 def test_the_run_pays_for_nothing_that_was_previewed(tmp_path: Path) -> None:
