@@ -281,8 +281,9 @@ class Answering:
         self._reply = reply
         self.asked: list[tuple[str, Request]] = []
 
-    async def __call__(self, request: Request, unit: str, step: str) -> tuple[Answer, Location]:
+    async def __call__(self, request: Request, key: str, unit: str, step: str) -> tuple[Answer, Location]:
         await asyncio.sleep(0)
+        assert key == request.key()
         number = len(self.asked)
         self.asked.append((step, request))
         reply = self._reply(request, number)
