@@ -20,7 +20,7 @@ from sdf import checks
 from sdf import constitution as constitutions
 from sdf import genres as genre_files
 from sdf.constitution import Constitution
-from sdf.errors import DamagedError, RecipeError
+from sdf.errors import ConstitutionError, DamagedError, GenreError, RecipeError
 from sdf.frontmatter import Fault, Marked, near, read, validated
 from sdf.genres import Genre
 from sdf.names import LOCALES
@@ -204,7 +204,7 @@ def job_of_snapshot(data: bytes, path: str) -> Job:
             constitutions.of_text(text["text"], text["source"]),
             tuple(genre_files.restore(each) for each in content["genres"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, GenreError, ConstitutionError) as error:
         raise DamagedError(f"{path}: not a recipe as sdf writes it ({error}); restore the file from a copy") from None
 
 

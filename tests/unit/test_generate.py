@@ -147,7 +147,7 @@ def test_what_resembles_the_taken_or_each_other_is_left_out_and_asked_for_again(
     replies = [
         listed(IDEAS[0], IDEAS[1], IDEAS[1] + "!", "The old idea of all"),
         listed(IDEAS[2]),
-        listed(IDEAS[0], IDEAS[3]),
+        listed(IDEAS[3]),
     ]
     settlement, ask = found(job, lambda request, number: replies[number], taken=("The old idea of all",))
     assert settlement.angles == IDEAS[:4]
