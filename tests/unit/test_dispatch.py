@@ -138,6 +138,20 @@ def test_what_is_settled_is_not_ordered(whole: Job) -> None:
     assert briefs(dispatch.orders(5)) == [("quiz", index) for index in (1, 4, 5, 6, 8)]
 
 
+def test_what_is_settled_while_it_waits_is_not_ordered_any_more(whole: Job) -> None:
+    dispatch = dispatch_of(whole, {"quiz": 1})
+    assert briefs(dispatch.orders(1)) == [("quiz", 0)]
+    dispatch.settle(receipt("quiz", 3))
+    assert ("quiz", 3) not in briefs(dispatch.orders(50))
+
+
+def test_no_round_is_asked_for_briefs_that_are_settled(whole: Job) -> None:
+    dispatch = dispatch_of(whole, {"note": 1}, tokens=500)
+    for index in range(60):
+        dispatch.settle(receipt("note", index))
+    assert dispatch.orders(1_000) == []
+
+
 def test_orders_of_a_lost_worker_come_next_unless_they_were_settled(whole: Job) -> None:
     dispatch = dispatch_of(whole, {"quiz": 1})
     lost = dispatch.orders(6)

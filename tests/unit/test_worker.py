@@ -81,13 +81,14 @@ def test_a_receipt_leaves_only_after_its_answers_are_durable(job: Job, tmp_path:
 
 
 def test_a_repeated_order_is_carried_out_once(job: Job, tmp_path: Path) -> None:
-    async def nagged(worker: Worker) -> Batch:
+    async def nagged(worker: Worker) -> tuple[list[Any], Batch]:
         for _ in range(3):
             await worker.exchange(LETTERS, 0, patience=0)
-        await all_of(worker, LETTERS)
-        return await worker.exchange(LETTERS, 0)
+        receipts = await all_of(worker, LETTERS)
+        return receipts, await worker.exchange(LETTERS, 0, patience=0)
 
-    batch = working(job, tmp_path, nagged)
+    receipts, batch = working(job, tmp_path, nagged)
+    assert sorted(each.index for each in receipts) == [0, 1, 2, 3, 4, 5]
     assert batch.n_requests == 6 and read_ledger(RunDir(tmp_path)).n_answers == 6
 
 
