@@ -127,6 +127,15 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+# `ray start` returns before the cluster knows of the node.
+JOINED = """
+import sys, time, ray
+ray.init(sys.argv[1], log_to_driver=False)
+while sum(node["Alive"] for node in ray.nodes()) < int(sys.argv[2]):
+    time.sleep(0.1)
+"""
+
+
 class Cluster:
     """A head and a second node of one CPU each, behind a token. `home` is short, because socket paths must be."""
 
@@ -143,6 +152,8 @@ class Cluster:
                 *("--ray-client-server-port", str(client)),
             )
             self.second = self._start("--address", self.address, "--node-ip-address", SECOND_IP)
+            joined = [sys.executable, "-c", JOINED, self.address, "2"]
+            subprocess.run(joined, env=self.env, check=True, capture_output=True, timeout=START_TIMEOUT)
         except BaseException:
             self._clear()
             raise

@@ -9,10 +9,9 @@ import sys
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ray_nodes import BIN, SECOND_IP, Cluster, descendants, wait_until
+from ray_nodes import BIN, Cluster, Node, descendants, wait_until
 
 from sdf import api
 from sdf.ledger import read_ledger
@@ -70,30 +69,37 @@ def digests_of(out: Path) -> dict[str, str]:
     return {each.path: hashlib.sha256((out / each.path).read_bytes()).hexdigest() for each in manifest.shards}
 
 
-def command(cluster: Cluster, *arguments: str, cwd: Path | None = None) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [str(BIN / arguments[0]), *arguments[1:]],
-        env=cluster.env,
-        cwd=cwd,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+class Command:
+    """One of our programs with what it says in a file. It is dead when the block ends."""
 
+    def __init__(self, cluster: Cluster, log: Path, *arguments: str, cwd: Path | None = None) -> None:
+        self._log = log
+        with log.open("w") as out:
+            self._process = subprocess.Popen(
+                [str(BIN / arguments[0]), *arguments[1:]],
+                env=cluster.env,
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+            )
 
-def submitted(cluster: Cluster, folder: Path, *entrypoint: str) -> subprocess.Popen[str]:
-    job = ("ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--")
-    return command(cluster, *job, *entrypoint, cwd=folder)
+    def __enter__(self) -> Command:
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.wait()
 
-def finish(process: subprocess.Popen[str]) -> str:
-    try:
-        said, _ = process.communicate(timeout=TIMEOUT)
-    finally:
-        process.kill()
-    assert process.returncode == 0, said
-    return said
+    def wait_until_half_way(self, out: Path) -> None:
+        wait_until(lambda: is_half_way(out) or self._process.poll() is not None, TIMEOUT, "half of the corpus")
+        assert self._process.poll() is None, self._log.read_text()
+        assert json.loads(sorted(out.glob("manifests/*.json"))[-1].read_bytes())["state"] == "growing"
+
+    def finish(self) -> str:
+        """What it said; it must end well."""
+        assert self._process.wait(TIMEOUT) == 0, self._log.read_text()
+        return self._log.read_text()
 
 
 def parts_of(out: Path, pattern: str) -> Sequence[Path]:
@@ -115,35 +121,35 @@ def check(out: Path, oracle: Oracle) -> None:
 
 def test_a_submitted_job_survives_the_loss_of_a_node(cluster: Cluster, oracle: Oracle, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
-    job = submitted(cluster, oracle.recipe.parent, "sdf", "run", "recipe.yaml", "--out", str(out), *PACE)
-    try:
-        wait_until(lambda: is_half_way(out) or job.poll() is not None, TIMEOUT, "half of the corpus")
-        assert job.poll() is None, job.communicate()[0]
-        assert json.loads(sorted(out.glob("manifests/*.json"))[-1].read_bytes())["state"] == "growing"
+    submit = ("ray", "job", "submit", "--address", cluster.dashboard, "--working-dir", ".", "--")
+    run = ("sdf", "run", "recipe.yaml", "--out", str(out), "--ray", "auto", *PACE)
+    with Command(cluster, tmp_path / "log", *submit, *run, cwd=oracle.recipe.parent) as job:
+        job.wait_until_half_way(out)
         assert actors_of(cluster.second)
         cluster.second.kill()
-        said = finish(job)
-    finally:
-        job.kill()
+        said = job.finish()
     assert " is lost (" in said, "no worker was lost with the node"
     check(out, oracle)
 
 
-def actors_of(node: Any) -> list[int]:
-    """Processes of the node that run our actors, as Ray titles them."""
-    titles = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in descendants(node.pid)}
-    return [pid for pid, title in titles.items() if b"_Actor" in title]
-
-
 def test_a_run_started_on_a_node_joins_the_cluster(cluster: Cluster, oracle: Oracle, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
-    run = command(cluster, "sdf", "run", str(oracle.recipe), "--out", str(out), "--ray", cluster.address, *PACE)
-    try:
-        wait_until(lambda: is_half_way(out) or run.poll() is not None, TIMEOUT, "half of the corpus")
-        assert run.poll() is None, run.communicate()[0]
+    arguments = ("sdf", "run", str(oracle.recipe), "--out", str(out), "--ray", cluster.address, *PACE)
+    with Command(cluster, tmp_path / "log", *arguments) as run:
+        run.wait_until_half_way(out)
         assert actors_of(cluster.head)
-        assert actors_of(cluster.second), f"nothing runs on {SECOND_IP}"
-        finish(run)
-    finally:
-        run.kill()
+        assert actors_of(cluster.second)
+        run.finish()
     check(out, oracle)
+
+
+def actors_of(node: Node) -> list[int]:
+    """Processes of the node that run our actors, as Ray titles them."""
+    return [pid for pid in descendants(node.pid) if b"_Actor" in command_line(pid)]
+
+
+def command_line(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except FileNotFoundError:
+        return b""
