@@ -22,12 +22,13 @@ from sdf import genres as genre_files
 from sdf import pipeline, shards, tokens
 from sdf.assemble import GenreTerms, Terms
 from sdf.directory import job_of, occupy
-from sdf.errors import RecipeError, StorageError
+from sdf.errors import DamagedError, Missing, RecipeError, StorageError
 from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.lease import Lease
 from sdf.ledger import check_ledger, read_ledger
+from sdf.manifest import Manifest
 from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
 from sdf.pipeline import Crew, InProcess, Outcome, Run, Stop
 from sdf.plan import Plan
@@ -47,9 +48,14 @@ EXIT_OK, EXIT_UNMET = 0, 3
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """`problems` names every file that is not what was written; empty when all is well."""
+    """`problems` names every file that is not what was written; empty when all is well.
+
+    `made_good` names ledger files that are damaged or gone too, but whose loss a later run has answered anew: every
+    committed document has its answers elsewhere.
+    """
 
     problems: tuple[str, ...]
+    made_good: tuple[str, ...]
     n_shards: int
     n_documents: int
     n_tokens: int
@@ -229,7 +235,7 @@ def verify(directory: Path_, *, replay: bool = False) -> Verification:
     """Every byte and count of a corpus; with `replay`, that its ledger folds to exactly these shards."""
     run_dir = RunDir(directory)
     job = job_of(run_dir)
-    problems = [*shards.verify_manifests(run_dir), *check_ledger(run_dir)]
+    problems = shards.verify_manifests(run_dir)
     manifest = shards.read_manifest(run_dir)
     if manifest is None:
         raise StorageError(
@@ -240,10 +246,34 @@ def verify(directory: Path_, *, replay: bool = False) -> Verification:
         n_shards = len(manifest.shards)
         found = pool.map(shards.verify_shard, [run_dir] * n_shards, manifest.shards, [count] * n_shards)
         problems += [problem for each in found for problem in each]
+    ledger, made_good = _ledger_problems(run_dir, manifest)
+    problems += ledger
     if replay:
         terms = replace(terms_of(job, Plan(job)), target_tokens=manifest.target_tokens)
-        problems += pipeline.replay(job, terms, run_dir, manifest)
-    return Verification(tuple(problems), len(manifest.shards), manifest.n_documents, manifest.n_tokens, replay)
+        try:
+            problems += pipeline.replay(job, terms, run_dir, manifest)
+        except DamagedError as error:
+            problems.append(f"not replayed: {error}")
+    return Verification(
+        tuple(problems), tuple(made_good), len(manifest.shards), manifest.n_documents, manifest.n_tokens, replay
+    )
+
+
+def _ledger_problems(run_dir: RunDir, manifest: Manifest) -> tuple[list[str], list[str]]:
+    """What is wrong with the ledger's files, and apart from it what of that a run has made good."""
+    problems = check_ledger(run_dir)
+    if not problems:
+        return [], []
+    view = read_ledger(run_dir)
+    settled = {receipt.brief for receipt in view.receipts}
+    try:
+        if not all(settled.issuperset(shards.read_ids(run_dir, shard)) for shard in manifest.shards):
+            return problems, []
+    except (Missing, DamagedError):
+        return problems, []
+    # A file that a resume does not see to be damaged was not made good by one.
+    made_good = [each for each in problems if each.startswith(tuple(f"{path}:" for path in view.damaged))]
+    return [each for each in problems if each not in made_good], made_good
 
 
 def gc(directory: Path_) -> list[str]:

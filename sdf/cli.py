@@ -317,6 +317,7 @@ def verify(
     replayed = ", and the ledger replays to the same bytes" if replay else ""
     counts = f"{found.n_shards} shards, {found.n_documents:,} documents, {found.n_tokens:,} tokens"
     text = "\n".join(found.problems) if found.problems else f"{directory}: {counts}: all as written{replayed}"
+    text += "".join(f"\n{each} (made good since: nothing committed needs it)" for each in found.made_good)
     return Result(found, plain(text), 1 if found.problems else 0)
 
 

@@ -74,6 +74,10 @@ def is_log(path: str) -> bool:
     return LOG_NAME.fullmatch(path) is not None
 
 
+def epoch_of_log(path: str) -> int:
+    return int(path.split("/")[1])
+
+
 def read_side_by_side(read: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`read` of each item, in their order, by N_READERS threads."""
     with ThreadPoolExecutor(N_READERS) as readers:
@@ -113,7 +117,10 @@ def decode(data: bytes, schema: Schema, path: str, columns: Iterable[str] | None
     footer = _footer_at(data)
     bytes_ = memoryview(data)
     if data[footer - HASH_BYTES : footer] != _hash(bytes_[: max(footer - HASH_BYTES, 0)], bytes_[footer:]):
-        raise DamagedError(f"{path}: damaged: its {len(data)} bytes are not what was written")
+        raise DamagedError(
+            f"{path}: damaged: its {len(data)} bytes are not what was written; "
+            "delete it and run the same command again: what it held is asked anew"
+        )
     file = pq.ParquetFile(pa.BufferReader(data))
     if not file.schema_arrow.equals(schema):
         raise StorageError(

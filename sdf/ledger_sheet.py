@@ -21,6 +21,7 @@ from sdf.ledger_file import (
     Column,
     Table,
     decode,
+    epoch_of_log,
     is_log,
     part_of_file,
     part_path,
@@ -100,8 +101,9 @@ def read_sheet(run_dir: RunDir, files: Mapping[str, int], wanted: Callable[[str]
 
 
 class Log(NamedTuple):
-    """What the drivers' logs name, in the order of epoch, log and entry: row `row[i]` of the sidecar of
-    names[part[i]]. What a log named was durable, so `damaged` holds sidecars that it names and that are gone."""
+    """What the drivers' logs name, newest epoch first, then in the order of log and entry: row `row[i]` of
+    the sidecar of names[part[i]]. What a log named was durable, so `damaged` holds sidecars that it
+    names and that are gone."""
 
     names: list[str]
     part: Ints
@@ -110,7 +112,8 @@ class Log(NamedTuple):
 
 
 def read_logs(run_dir: RunDir, files: Mapping[str, int]) -> Log:
-    paths = sorted(filter(is_log, files))
+    # A driver that slept through its lease may still write a log: its successor's corpus must not depend on that.
+    paths = sorted(sorted(filter(is_log, files)), key=epoch_of_log, reverse=True)
     logs = list(read_side_by_side(lambda path: _read_log(run_dir, path), paths))
     entries = pa.concat_tables([LOG.empty_table(), *(log for log in logs if log is not None)]).combine_chunks()
     parts = pc.dictionary_encode(entries["part"]).combine_chunks()

@@ -1,9 +1,9 @@
 """What a resume learns of a ledger: which settlement of a brief counts, and where each paid answer lies.
 
-Canonical, wherever two answers or settlements compete: the first that the driver's logs name, in the order
-of epoch, log and entry; without one the smallest (epoch, part, row). So a ledger has one view, whatever
-order its parts arrived in. Everything is decided on columns (numpy and Arrow, no Python per row), so 300,000
-settlements take seconds; only the receipts themselves become Python objects.
+Canonical, wherever two answers or settlements compete: the first that the drivers' logs name, newest
+epoch first, then in the order of log and entry; without one the smallest (epoch, part, row). So a ledger has one
+view, whatever order its parts arrived in. Everything is decided on columns (numpy and Arrow, no Python per row), so
+300,000 settlements take seconds; only the receipts themselves become Python objects.
 """
 
 from __future__ import annotations

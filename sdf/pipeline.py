@@ -30,7 +30,7 @@ from sdf.reading import Reader, is_written
 from sdf.recipe import Job
 from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
-from sdf.storage import RunDir
+from sdf.storage import RunDir, check_epoch
 from sdf.story import Progress, Story
 from sdf.worker import Answered, Batch, Order, Worker, name_of
 
@@ -270,6 +270,9 @@ class Run:
 
     def _known(self, cut: Cut) -> Shard | None:
         """The shard of an earlier manifest that holds exactly this cut."""
+        if self._view.damaged:
+            # What was lost is answered anew, and a model that samples gives the same documents other texts.
+            return None
         for shard in self._before.shards if self._before else ():
             if (shard.config, shard.split, shard.number) == (cut.config, cut.split, cut.number):
                 return shard if is_written(self.run_dir, shard, cut) else None
@@ -296,6 +299,7 @@ class Run:
             self._publish("complete" if self._story.fold.finished else "growing", is_last=True)
 
     def _publish(self, state: State, *, is_last: bool = False) -> None:
+        check_epoch(self.run_dir, self.lease.epoch)
         self._story.flush_log()
         manifest = self._story.manifest(state, self._before, self._tokenizer)
         if self._before is None or _adds(manifest, self._before):
@@ -390,8 +394,12 @@ def _answered_elsewhere(other: RunDir) -> Answered:
 
 
 def _adds(manifest: Manifest, before: Manifest) -> bool:
-    """A resumed run folds anew from the start: until it is past what is committed, it has nothing to say."""
-    if manifest.n_documents < before.n_documents:
+    """A resumed run folds anew from the start: until it is past what is committed, it has nothing to say.
+
+    Unless it is at its end: documents that were lost and answered anew may be longer, and so fewer.
+    """
+    at_its_end = manifest.state == "complete" and manifest.target_tokens >= before.target_tokens
+    if manifest.n_documents < before.n_documents and not at_its_end:
         return False
     return (manifest.shards, manifest.state, manifest.target_tokens) != (
         before.shards,

@@ -110,11 +110,11 @@ class Reader:
 
 
 def is_written(out: RunDir, shard: Shard, cut: Cut) -> bool:
-    """Whether a committed shard holds exactly the documents of a cut, and is whole. Reads its ids alone."""
+    """Whether a committed shard holds exactly the documents of a cut, and each byte is as it was written."""
     try:
-        return out.size(shard.path) == shard.size_bytes and read_ids(out, shard) == [
-            each.brief for each in cut.receipts
-        ]
+        if hashlib.sha256(out.read(shard.path)).hexdigest() != shard.sha256:
+            return False
+        return read_ids(out, shard) == [each.brief for each in cut.receipts]
     except (Missing, DamagedError):
         return False
 

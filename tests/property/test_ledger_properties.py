@@ -130,7 +130,7 @@ def ledgers(draw: st.DrawFn) -> Written:
         for op in draw(ops):
             put(written, writer, op)
         writer.flush()
-    for epoch in sorted({epoch for epoch, _ in names}):
+    for epoch in sorted({epoch for epoch, _ in names}, reverse=True):
         log = SettlementLog(written.run_dir, epoch)
         for _ in range(draw(st.integers(0, 2))):
             some = draw(st.lists(st.sampled_from([at for at, _ in written.settled]))) if written.settled else []

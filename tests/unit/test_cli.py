@@ -138,6 +138,7 @@ def test_the_tour(desk: Path) -> None:
     assert inspection["total"]["n_documents"] == made["manifest"]["n_documents"]
     assert found("verify", "corpus", "--replay") == {
         "problems": [],
+        "made_good": [],
         "n_shards": 1,
         "n_documents": made["manifest"]["n_documents"],
         "n_tokens": made["manifest"]["n_tokens"],
