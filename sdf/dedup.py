@@ -10,9 +10,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from hashlib import sha1
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ SLACK = 0.15
 
 Words32 = npt.NDArray[np.uint32]
 Words64 = npt.NDArray[np.uint64]
+Word = TypeVar("Word", str, bytes)
 
 # Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, ideographs. There each character is a word. A Chinese
 # copy with one character in sixty changed has Jaccard 0.83 so, and 0.06 if each clause were one word, as `\w+` has it.
@@ -50,7 +51,7 @@ def words(text: str) -> list[str]:
 
 def shingles(text: str) -> frozenset[str]:
     """The distinct runs of five words; a text of fewer words is one shingle, so the set is never empty."""
-    return frozenset(_runs(words(text)))
+    return frozenset(map(" ".join, _runs(words(text))))
 
 
 def jaccard(a: str, b: str) -> float:
@@ -65,7 +66,7 @@ def signatures(texts: Sequence[str]) -> Words32:
     rows = np.full((len(texts), NUM_PERM), 0xFFFFFFFF, SIGNATURE)
     scratch = np.empty((NUM_PERM, _BLOCK), np.uint32)
     for row, text in zip(rows, texts, strict=True):
-        hashes = _hashes(_runs(words(text)))
+        hashes = _hashes(_encoded_words(text))
         for start in range(0, len(hashes), _BLOCK):
             block = hashes[start : start + _BLOCK]
             permuted = np.multiply(_FACTORS, block, out=scratch[:, : len(block)])
@@ -167,17 +168,29 @@ def _proposed(similarity: float, n_bands: int, n_rows: int) -> float:
     return 1.0 - (1.0 - similarity**n_rows) ** n_bands
 
 
-def _runs(found: list[str]) -> list[str]:
+def _runs(found: list[Word]) -> Iterable[tuple[Word, ...]]:
     if len(found) < SHINGLE_WORDS:
-        return [" ".join(found)]
-    return list(map(" ".join, zip(*(found[start:] for start in range(SHINGLE_WORDS)))))  # noqa: B905
+        return [tuple(found)]
+    return zip(*(found[start:] for start in range(SHINGLE_WORDS)))  # noqa: B905
 
 
-def _hashes(runs: list[str]) -> Words32:
-    """The first four bytes of each SHA-1, mixed by MurmurHash3's finaliser, as datasketch has it."""
-    # A shingle holds no line break, so one encode serves all: a fifth faster than one per shingle.
-    found = b"".join([sha1(run, usedforsecurity=False).digest() for run in "\n".join(runs).encode().split(b"\n")])
-    hashes: Words32 = np.frombuffer(found, SIGNATURE)[::5]
+def _encoded_words(text: str) -> list[bytes]:
+    """`words` as UTF-8. Text that is ASCII but for its quotes and dashes takes a sixth of the time: it holds no
+    compatibility form, and no case but that of ASCII letters."""
+    plain = text
+    for mark in _TYPOGRAPHY:
+        plain = plain.replace(mark, " ")
+    if plain.isascii():
+        return plain.encode().translate(_ASCII_WORDS).split()
+    return [word.encode() for word in words(text)]
+
+
+def _hashes(found: list[bytes]) -> Words32:
+    """The first four bytes of each shingle's SHA-1, mixed by MurmurHash3's finaliser, as datasketch has it."""
+    shingled = list(map(b" ".join, _runs(found)))
+    # A list, not the map: hashing in one go and joining in another takes a tenth less.
+    digests = b"".join([sha1(run, usedforsecurity=False).digest() for run in shingled])
+    hashes: Words32 = np.frombuffer(digests, SIGNATURE)[::5]
     hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return hashes ^ (hashes >> np.uint32(16))
@@ -204,6 +217,9 @@ def _row(signature: Any) -> Words32:
     return row
 
 
+# None is part of a word, composes with a letter or has a compatibility form that is.
+_TYPOGRAPHY = "‘’“”–—…"
+_ASCII_WORDS = bytes(n if chr(n).isalnum() or chr(n) == "_" else ord(" ") for n in range(128)).lower() + bytes(128)
 _FACTORS, _OFFSETS = _permutations()
 # 120 x 1024 hashes stay in a core's second-level cache: four times as fast as whole documents at once.
 _BLOCK = 1024

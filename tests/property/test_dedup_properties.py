@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 from sdf.dedup import Index, jaccard, shingles, signatures, words
 
 TEXTS = st.text(alphabet="abc ß助é.\n", max_size=120)
+ENGLISH = st.text(alphabet="abZ_9 .’“—…\t\x1f\u2028\u00a0", max_size=120)
 
 
-@given(st.lists(TEXTS | st.text(), max_size=6))
+@given(st.lists(TEXTS | ENGLISH | st.text(), max_size=6))
 def test_signatures_equal_datasketch_text_by_text(texts: list[str]) -> None:
     for text, row in zip(texts, signatures(texts), strict=True):
         sketch = MinHash(num_perm=120, seed=1)

@@ -56,6 +56,8 @@ TEXTS = [
     "a b c d e f g " * 400,
     "Zażółć gęślą jaźń " * 9,
     "未雨绸缪的故事",
+    "“Don’t,” SHE said – and_then… 2 K‘s—gone! " * 3,
+    "it’s so\x1f– café, ﬁve ‘Kelvin’ days",
 ]
 
 
