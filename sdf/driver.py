@@ -194,9 +194,10 @@ class RayCrew:
 
     async def hire(self, name: str, answered: Sequence[Answered]) -> _Hand:
         node = place(ray.nodes(), Counter(node for hand, node in self._places.items() if not hand.is_gone))
-        # Soft: a node that dies meanwhile is no reason to fail.
+        # Soft: a node that dies meanwhile is no reason to fail. One byte: Ray ignores a node asked for by an actor that
+        # needs nothing, and puts it anywhere.
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)
-        actor = _Actor.options(scheduling_strategy=strategy, max_concurrency=64).remote(  # pyright: ignore[reportAttributeAccessIssue]
+        actor = _Actor.options(scheduling_strategy=strategy, memory=1, max_concurrency=64).remote(  # pyright: ignore[reportAttributeAccessIssue]
             self._job, self._run_dir, self._epoch, name
         )
         hand = _Hand(actor)
