@@ -84,8 +84,12 @@ class Meter:
         self._tokenizer = tokens.load(job.recipe.tokenizer)
         self._genres = {genre.key: genre for genre in job.genres}
         self._checks = {genre.key: checks_of(job, genre) for genre in job.genres}
+        self._bases = {genre.key: self._basis(genre.key) for genre in job.genres}
 
     def basis(self, genre: str) -> str:
+        return self._bases[genre]
+
+    def _basis(self, genre: str) -> str:
         checks, declared = self._checks[genre], self._genres[genre]
         rules = [checks.n_words, sorted(checks.off), checks.min_score, checks.banned_names]
         return digest(

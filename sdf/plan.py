@@ -59,7 +59,13 @@ def expected_tokens(genre: Genre) -> float:
 
 
 def names_of(brief: Brief) -> Names:
-    return Names(brief.slot.stream("names"), brief.axes.get("locale"))
+    return _names(brief.slot.stream("names"), brief.axes.get("locale"))
+
+
+# Every step of a document asks anew, and dealing its names is half of what rendering a prompt costs.
+@lru_cache(maxsize=256)
+def _names(seed: int, locale: str | None) -> Names:
+    return Names(seed, locale)
 
 
 class Plan:

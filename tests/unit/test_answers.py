@@ -30,6 +30,8 @@ JSON = Wants("json", tag="plan")
         ("No tags at all.", None),
         ("Only the end.</document> Done.", None),
         ("I write into <document> tags.\n<document>\nReal.\n</document>", "Real."),
+        ("<document>\nReal: one writes <document> first.\n</document>", "Real: one writes <document> first."),
+        ("It goes into <document> or <document>\nReal.", "Real."),
         ("<document>First.</document>\nBetter:\n<document>Second.</document>", "Second."),
         ("<document>He typed </document> twice.</document>", "He typed </document> twice."),
         ("  <document>Indented.</document>", "Indented."),
