@@ -162,6 +162,8 @@ class Run:
             self.report(self._story.progress())
         finally:
             beats.cancel()
+            # One error ends the run; those of other shards must not be reported as if nobody had asked.
+            await asyncio.gather(*(task for _, task in self._writing), return_exceptions=True)
         if self.stop.error is not None:
             raise self.stop.error
         return self._outcome()
