@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -31,8 +32,21 @@ Decides = Literal["text", "corpus", "run"]
 
 SUFFIXES = {"k": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 
-# The model that answers when a recipe names none.
-DEFAULT_MODELS = {"offline": "offline-grammar"}
+# The model that answers when a recipe names none; None: a recipe must name one.
+DEFAULT_MODELS: Mapping[str, str | None] = {"offline": "offline-grammar", "anthropic": None, "openai": None}
+
+# Sampling that a provider's API no longer takes: asking for it would change nothing.
+DROPPED_SAMPLING: Mapping[str, tuple[str, ...]] = {"anthropic": ("temperature", "top_p")}
+
+_SECRET_NAMES = ("key", "token", "secret", "password", "auth", "credential")
+_SECRET_VALUE = re.compile(r"\b(sk-[\w-]{16,}|Bearer\s)")
+
+
+def is_secret(name: str, value: str) -> bool:
+    """Whether a provider setting would hold a key. `key_file` names a file."""
+    words = re.split(r"[^a-z]+", name.lower().replace("apikey", "key"))
+    named = name != "key_file" and any(word in _SECRET_NAMES for word in words)
+    return named or _SECRET_VALUE.search(value) is not None
 
 
 def size(value: str | float) -> int:
@@ -124,6 +138,17 @@ class Recipe(BaseModel):
             raise ValueError(f"unknown provider {name!r}{near(name, DEFAULT_MODELS)}")
         return name
 
+    @field_validator("provider_settings")
+    @classmethod
+    def _no_key(cls, settings: dict[str, str]) -> dict[str, str]:
+        for name, value in settings.items():
+            if is_secret(name, value):
+                raise ValueError(
+                    f"{name!r} would hold a key, and a recipe is kept with its corpus; write key_file: PATH, "
+                    "or set the provider's environment variable where the workers run"
+                )
+        return settings
+
     @field_validator("checks_off")
     @classmethod
     def _known_checks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,8 +166,18 @@ class Recipe(BaseModel):
             raise RecipeError(fault.message) from None
 
     def model_of(self, role: Role) -> str:
-        return self.models.get(role) or self.model or DEFAULT_MODELS[self.provider]
+        """RecipeError when the provider has no model of its own and the recipe names none."""
+        model = self.models.get(role) or self.model or DEFAULT_MODELS[self.provider]
+        if model is None:
+            own = "" if role == "write" else f", or --{role}-model for this role"
+            raise RecipeError(
+                f"provider {self.provider} needs a model to {_WORK[role]}; name it with --model "
+                f"(`model:` in the recipe){own}"
+            )
+        return model
 
+
+_WORK: Mapping[Role, str] = {"write": "write", "rewrite": "rewrite", "judge": "judge", "angle": "find angles"}
 
 # Text: another value asks models something else. Corpus: the same answers, folded otherwise, free. Run: neither.
 TEXT = ("seed", "assistant", "maker", "temperature", "top_p", "model", "models")
@@ -272,7 +307,21 @@ def compile_job(recipe: Recipe) -> Job:
     genres = tuple(_pinned(known[name]) for name in recipe.mix)
     for genre in genres:
         _check_locales(genre)
+    _check_models(recipe, genres)
     return Job(recipe, constitutions.load(recipe.constitution), genres)
+
+
+def _check_models(recipe: Recipe, genres: Sequence[Genre]) -> None:
+    """Every role has a model, and every sampling value reaches it."""
+    for genre in genres:
+        for step in genre.steps:
+            recipe.model_of(step.role)
+    for name in DROPPED_SAMPLING.get(recipe.provider, ()):
+        if getattr(recipe, name) is not None:
+            raise RecipeError(
+                f"{name}: the API of provider {recipe.provider} takes it no longer; take it out of the recipe: "
+                "variety comes from axes, angles and names"
+            )
 
 
 def _pinned(genre: Genre) -> Genre:

@@ -16,7 +16,9 @@ from sdf.records import Answer, Request
 
 # Imported only when chosen, so that no provider's SDK is needed by a run that does not use it.
 PROVIDERS: Mapping[str, str] = {
+    "anthropic": "sdf.providers.anthropic:Anthropic",
     "offline": "sdf.providers.offline:Offline",
+    "openai": "sdf.providers.openai:OpenAI",
 }
 
 
