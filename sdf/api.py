@@ -22,7 +22,7 @@ from sdf import genres as genre_files
 from sdf import pipeline, shards, tokens
 from sdf.assemble import GenreTerms, Terms
 from sdf.directory import job_of, occupy
-from sdf.errors import DamagedError, Missing, RecipeError, StorageError
+from sdf.errors import DamagedError, Missing, RecipeError, StorageError, UsageError
 from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
@@ -43,7 +43,8 @@ from sdf.story import Progress, terms_of
 
 Path_ = str | os.PathLike[str]
 
-EXIT_OK, EXIT_UNMET = 0, 3
+# Set by Ray for the entrypoint of a submitted job.
+IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ def run(
     waited for (`drain_timeout`), and what is ready is committed. `say` is told what a user should read meanwhile.
     """
     job = compile_job(load(recipe, overrides))
+    if IN_A_RAY_JOB in os.environ and "://" not in os.fspath(out) and not Path(out).is_absolute():
+        raise UsageError(f"--out {out}: inside a Ray job a relative path is lost with it; give an absolute, shared one")
     return _carry_out(job, RunDir(out), [RunDir(each) for each in reuse], stop or Stop(), on_progress, say)
 
 

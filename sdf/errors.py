@@ -1,26 +1,26 @@
 """Every error a user can meet, and the exit code it ends a command with.
 
-    SdfError                       1   something the message explains
-    ├── UsageError                 2   the caller must change a flag, a file or a value
-    │   ├── RecipeError                a recipe, or a flag that overrides one
-    │   ├── GenreError                 a genre file, always with file and line
-    │   ├── ConstitutionError          a text that yields no principles
-    │   ├── TokenizerError             an unknown encoding or a damaged vocabulary
-    │   ├── SourceError                a source file a genre reads rows from
-    │   └── RecipeChanged              DIR was made by a recipe that differs
-    ├── StorageError               1   a directory that cannot be used, or a write that failed
-    │   ├── Missing                    a file that was asked for by name is not there
-    │   ├── StorageFull                no space left; what was committed is kept
-    │   ├── LeaseHeld                  another run is alive on this directory
-    │   └── Superseded                 a newer run took the directory over; this one must stop
-    ├── DamagedError               1   a file whose bytes are not what was written, named
-    ├── ProviderError              1   how one request failed
-    │   ├── RequestRejected            this request's own fault: it settles the brief
-    │   ├── Unavailable                shared trouble (timeout, 5xx, dead engine): waits, never settles
-    │   │   └── RateLimited            the same, with the wait the server asked for
-    │   └── Unauthorized           5   key, model or policy: stops the run at once
-    ├── BudgetExhausted            4   the cap would be passed by the next request
-    └── CircuitOpen                1   a provider kept failing; the run stopped with everything kept
+SdfError                       1   something the message explains
+├── UsageError                 2   the caller must change a flag, a file or a value
+│   ├── RecipeError                a recipe, or a flag that overrides one
+│   ├── GenreError                 a genre file, always with file and line
+│   ├── ConstitutionError          a text that yields no principles
+│   ├── TokenizerError             an unknown encoding or a damaged vocabulary
+│   ├── SourceError                a source file a genre reads rows from
+│   └── RecipeChanged              DIR was made by a recipe that differs
+├── StorageError               1   a directory that cannot be used, or a write that failed
+│   ├── Missing                    a file that was asked for by name is not there
+│   ├── StorageFull                no space left; what was committed is kept
+│   ├── LeaseHeld                  another run is alive on this directory
+│   └── Superseded                 a newer run took the directory over; this one must stop
+├── DamagedError               1   a file whose bytes are not what was written, named
+├── ProviderError              1   how one request failed
+│   ├── RequestRejected            this request's own fault: it settles the brief
+│   ├── Unavailable                shared trouble (timeout, 5xx, dead engine): waits, never settles
+│   │   └── RateLimited            the same, with the wait the server asked for
+│   └── Unauthorized           5   key, model or policy: stops the run at once
+├── BudgetExhausted            4   the cap would be passed by the next request
+└── CircuitOpen                1   a provider kept failing; the run stopped with everything kept
 """
 
 from __future__ import annotations

@@ -132,33 +132,38 @@ class Run:
     commits: bool = True
 
     def __post_init__(self) -> None:
-        self._view = read_ledger(self.run_dir)
-        for path in self._view.damaged:
-            log.warning("%s/%s is damaged: what it held is generated again", self.run_dir.root, path)
-        measured = Reader(self.job, self.run_dir).measure(self._view.receipts)
-        self._view = replace(self._view, receipts=list(measured))
-        self._story = Story(self.job, self.terms, SettlementLog(self.run_dir, self.lease.epoch), self._view)
-        self._before = read_manifest(self.run_dir)
-        tokenizer = tokens.load(self.job.recipe.tokenizer)
-        self._tokenizer = TokenizerRef(tokenizer.name, tokenizer.hash)
-        self._answered = [Answered(self.run_dir, self._view.keys, own=True)]
-        self._answered += [_answered_elsewhere(other) for other in self.reuse]
+        self._log = SettlementLog(self.run_dir, self.lease.epoch)
         self._hands: dict[str, Hand] = {}
         self._paid: dict[str, tuple[int, Usage]] = {}
         self._deaths = 0
         self._turn = asyncio.Lock()
         self._writing: deque[tuple[Cut, asyncio.Task[Shard]]] = deque()
 
+    def _open(self) -> None:
+        """Reads what is there. Minutes for a large ledger of another version, so the lease is renewed meanwhile."""
+        self._view = read_ledger(self.run_dir)
+        for path in self._view.damaged:
+            log.warning("%s/%s is damaged: what it held is generated again", self.run_dir.root, path)
+        measured = Reader(self.job, self.run_dir).measure(self._view.receipts)
+        self._view = replace(self._view, receipts=list(measured))
+        self._story = Story(self.job, self.terms, self._log, self._view)
+        self._before = read_manifest(self.run_dir)
+        tokenizer = tokens.load(self.job.recipe.tokenizer)
+        self._tokenizer = TokenizerRef(tokenizer.name, tokenizer.hash)
+        self._answered = [Answered(self.run_dir, self._view.keys, own=True)]
+        self._answered += [_answered_elsewhere(other) for other in self.reuse]
+
     async def tell(self) -> Outcome:
         """Runs until the target is reached or `stop` is requested; commits, then raises what stopped it."""
         beats = asyncio.get_running_loop().create_task(self._renew())
         try:
+            await asyncio.to_thread(self._open)
             await self._fold()
             n_workers = self.job.recipe.workers
             await asyncio.gather(*(self._tend(number) for number in range(n_workers)))
             if self.commits:
                 await self._publish_last()
-            self._story.flush_log()
+            self._log.flush()
             self.report(self._story.progress())
         finally:
             beats.cancel()
@@ -214,7 +219,7 @@ class Run:
         return batch.number
 
     async def _drain(self, name: str, hand: Hand) -> None:
-        """Nothing new; what is in flight is paid for and kept, up to the drain timeout."""
+        """No new request; those in flight are waited for and kept, up to the drain timeout."""
         await hand.drain()
         deadline = asyncio.get_running_loop().time() + self.job.recipe.drain_timeout
         acked = 0
@@ -240,9 +245,7 @@ class Run:
         self._story.receive(view.receipts, view.rounds)
         recovered = Answered(self.run_dir, view.keys, own=True)
         self._answered.append(recovered)
-        for hand in list(self._hands.values()):
-            with contextlib.suppress(WorkerLost):
-                await hand.adopt([recovered])
+        await asyncio.gather(*(_adopt(hand, recovered) for hand in self._hands.values()))
         self._story.dispatch.again(list(given.values()))
         await self._fold()
         if self._deaths > MAX_DEATHS:
@@ -302,7 +305,8 @@ class Run:
 
     def _publish(self, state: State, *, is_last: bool = False) -> None:
         check_epoch(self.run_dir, self.lease.epoch)
-        self._story.flush_log()
+        # What was taken first must be durable before anything made of it is published.
+        self._log.flush()
         manifest = self._story.manifest(state, self._before, self._tokenizer)
         if self._before is None or _adds(manifest, self._before):
             if is_last:
@@ -319,7 +323,7 @@ class Run:
             while True:
                 await asyncio.sleep(RENEW_EVERY)
                 await asyncio.to_thread(self.lease.renew)
-                self._story.flush_log()
+                self._log.flush()
         except SdfError as error:
             self.stop.request(error)
 
@@ -393,6 +397,12 @@ def _answered_elsewhere(other: RunDir) -> Answered:
     if not view.n_answers:
         raise StorageError(f"{other.root}: holds no answers to reuse; give the directory that `sdf run` wrote")
     return Answered(other, view.keys, own=False)
+
+
+async def _adopt(hand: Hand, answered: Answered) -> None:
+    # Lost too: its own tender recovers it.
+    with contextlib.suppress(WorkerLost):
+        await hand.adopt([answered])
 
 
 def _adds(manifest: Manifest, before: Manifest) -> bool:

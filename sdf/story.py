@@ -66,6 +66,15 @@ class Progress:
     n_shards: int
 
 
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A written shard, with its tokens and documents by genre."""
+
+    shard: Shard
+    tokens: Counter[str]
+    documents: Counter[str]
+
+
 class Story:
     """Feed it batches with `receive`, fold with `fold`, hand back written shards with `commit`."""
 
@@ -76,7 +85,7 @@ class Story:
         self.dispatch = Dispatch(self.plan, self.fold)
         self.n_settled = 0
         self._log = log
-        self._committed: dict[Key, tuple[Cut, Shard]] = {}
+        self._committed: dict[Key, Committed] = {}
         if log is not None:
             log.append(view.unlogged)
         for round_receipt in view.rounds:
@@ -103,21 +112,17 @@ class Story:
         self.dispatch.settle(receipt)
         self.fold.offer(receipt)
 
-    def flush_log(self) -> None:
-        """What was taken first is durable: must precede every publication."""
-        if self._log is not None:
-            self._log.flush()
-
     def commit(self, cut: Cut, shard: Shard) -> None:
-        self._committed[cut.config, cut.split, cut.number] = (cut, shard)
+        tokens, documents = Counter[str](), Counter[str](receipt.genre for receipt in cut.receipts)
+        for receipt in cut.receipts:
+            tokens[receipt.genre] += receipt.n_tokens
+        self._committed[cut.config, cut.split, cut.number] = Committed(shard, tokens, documents)
 
     def manifest(self, state: State, before: Manifest | None, tokenizer: TokenizerRef) -> Manifest:
         """The manifest of what is committed so far, as successor of `before`."""
         committed = [self._committed[key] for key in sorted(self._committed)]
-        receipts = [receipt for cut, _ in committed for receipt in cut.receipts]
-        tokens, documents = Counter[str](), Counter[str](receipt.genre for receipt in receipts)
-        for receipt in receipts:
-            tokens[receipt.genre] += receipt.n_tokens
+        tokens = sum((each.tokens for each in committed), Counter[str]())
+        documents = sum((each.documents for each in committed), Counter[str]())
         rejected = sum((tally.rejected for tally in self.fold.tallies.values()), Counter[str]())
         total = sum(tally.share for tally in self.fold.tallies.values())
         return Manifest(
@@ -129,7 +134,7 @@ class Story:
             tokenizer=tokenizer,
             target_tokens=self.fold.terms.target_tokens,
             n_tokens=sum(tokens.values()),
-            n_documents=len(receipts),
+            n_documents=sum(documents.values()),
             genres={
                 key: GenreCount(tokens[key], documents[key], tally.share / total)
                 for key, tally in self.fold.tallies.items()
@@ -137,7 +142,7 @@ class Story:
             rejected=dict(rejected),
             pyarrow=pa.__version__,
             made_by=f"sdf {__version__}",
-            shards=tuple(shard for _, shard in committed),
+            shards=tuple(each.shard for each in committed),
         )
 
     def progress(self) -> Progress:

@@ -152,7 +152,7 @@ class Worker:
         return self._batch()
 
     async def drain(self) -> None:
-        """Start nothing more: orders that hold no slot yet are dropped; those in flight go on."""
+        """No new request: documents stop at their next step, and go on from its answers another time."""
         self._draining = True
 
     async def close(self) -> None:
@@ -198,7 +198,11 @@ class Worker:
             if self._draining:
                 self._n_open -= 1
                 return
-            ended = await self._settle(order)
+            try:
+                ended = await self._settle(order)
+            except _Drained:
+                self._n_open -= 1
+                return
             # Not in one line: the list would be looked up before the wait, and a flush takes it away meanwhile.
             self._settled.append(ended)
         if self._writer.pending_bytes >= FLUSH_BYTES:
@@ -235,6 +239,8 @@ class Worker:
                 return entry.answer, location if answered.own else self._keep(
                     request, replace(entry, unit=unit, step=step)
                 )
+        if self._draining:
+            raise _Drained
         answer = await self._governor.answer(request)
         self._n_requests += 1
         self._usage += answer.usage
@@ -286,6 +292,10 @@ class Worker:
             self._usage,
             self._error,
         )
+
+
+class _Drained(Exception):  # noqa: N818  not a failure
+    """A document reached a request that a draining worker does not send."""
 
 
 def _receipt(settlement: Settlement | RoundSettlement, location: Location) -> Receipt | RoundReceipt:

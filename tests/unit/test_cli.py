@@ -414,3 +414,10 @@ def test_help_needs_nothing_heavy() -> None:
 
 def _shards(corpus: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (corpus / "data").rglob("*.parquet")}
+
+
+def test_a_relative_out_inside_a_ray_job_is_refused(desk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    refused(2, ["run", "notes.yaml", "--out", "corpus"], "absolute")
+    assert not (desk / "corpus").exists()
+    assert call("run", "notes.yaml", "--out", str(desk / "corpus")).exit_code == 0

@@ -154,8 +154,9 @@ def test_progress_counts_what_is_folded_and_what_is_settled(job: Job) -> None:
 def test_the_log_is_durable_when_it_is_flushed(job: Job, tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     lease = Lease.take(run_dir, owner={}, say=lambda _: None)
-    told = story(job, SettlementLog(run_dir, lease.epoch))
+    log = SettlementLog(run_dir, lease.epoch)
+    told = story(job, log)
     told.receive([receipt("letter", 0)], [])
     before = len(run_dir.files("ledger"))
-    told.flush_log()
+    log.flush()
     assert len(run_dir.files("ledger")) == before + 1
