@@ -89,7 +89,10 @@ class Dispatch:
                 self._fronts[order.genre].ready.appendleft(order.index)
 
     def orders(self, room: int) -> list[Order]:
-        """At most `room` orders, rounds first, then blocks of siblings from the genre that is furthest behind."""
+        """At most `room` orders, rounds first, then blocks of siblings from the genre that is furthest behind.
+
+        Only to keep twins together it gives more: they may ask the same question, and one worker asks it once.
+        """
         limits = {genre: self._limit(genre) for genre in self._fronts}
         found: list[Order] = []
         self._walk(limits)
@@ -109,6 +112,8 @@ class Dispatch:
         front = self._fronts[genre]
         size = min(room, BLOCK * front.n_twins, len(front.ready))
         indices = [front.ready.popleft() for _ in range(size)]
+        while front.ready and front.ready[0] // front.n_twins == indices[-1] // front.n_twins:
+            indices.append(front.ready.popleft())
         return [BriefOrder(genre, index, self._angle(genre, index)) for index in indices if index not in front.settled]
 
     def _walk(self, limits: dict[str, int]) -> None:
