@@ -51,7 +51,7 @@ A {{ brief.axes.mood }} scene, between <scene> and </scene>.
 {{ scene }} A page that calls the reader {{ brief.twin }}, between <document> and </document>.
 """
 
-# Angles by round, lanes, a judge, twins with and without a shared step, one answer for a whole chat, dedup of three kinds.
+# Angles by round, lanes, a judge, twins with and without a shared step, a chat in one answer, dedup of three kinds.
 MIX = {"note": NOTE, "letter": LETTER, "diary": DIARY, "talk": TALK, "help": HELP}
 
 # Slow enough (milliseconds a call, few at once) that a run spans several flushes and can be hit in its middle.

@@ -51,7 +51,7 @@ def check_made_good(out: Path, victim: Path | None) -> None:
     assert [each.partition(":")[0] for each in found.made_good] == ([str(victim.relative_to(out))] if victim else [])
 
 
-@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1])
 @pytest.mark.parametrize("harm", [truncated, emptied, gone])
 @pytest.mark.parametrize("files", [PART, SIDECAR])
 def test_ledger_files(oracle: Oracle, copy: Path, files: str, harm: Callable[[Path], None], which: int) -> None:
