@@ -10,6 +10,7 @@ import re
 import unicodedata
 import zlib
 from collections.abc import Iterable
+from functools import lru_cache
 
 import numpy as np
 
@@ -20,12 +21,16 @@ GRAM = 4
 COSINE_SQUARED_PERCENT = 36
 
 
+# The angles taken in a lane come again with each of its rounds: half of what a gate costs to build.
+@lru_cache(maxsize=8_192)
 def grams(text: str) -> np.ndarray:
-    """Distinct hashes of the 4-grams of the normalised text, ascending, uint32."""
+    """Distinct hashes of the 4-grams of the normalised text, ascending, uint32; read only."""
     folded = " ".join(re.findall(r"\w+", unicodedata.normalize("NFKC", text).casefold()))
     padded = f" {folded} ".encode()
     starts = range(max(1, len(padded) - GRAM + 1))
-    return np.unique(np.fromiter((zlib.crc32(padded[i : i + GRAM]) for i in starts), dtype=np.uint32))
+    found = np.unique(np.fromiter((zlib.crc32(padded[i : i + GRAM]) for i in starts), dtype=np.uint32))
+    found.flags.writeable = False
+    return found
 
 
 class Gate:
