@@ -194,7 +194,8 @@ class Anthropic:
             return self._status_failure(error)
         except (asyncio.TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException):
             return Unavailable(f"{NAME}: no answer within {self._timeout:g} s")
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
+        except (json.JSONDecodeError, UnicodeDecodeError, RuntimeError):
+            # RuntimeError: nested too deeply, or the events of a stream out of order.
             return Unavailable(f"{NAME}: a reply that breaks off or is no JSON; check base_url if it stays so")
         except (anthropic.AnthropicError, httpx2.HTTPError) as error:
             return Unavailable(f"{NAME}: {_root(error)} on the way to {self._base_url}")
@@ -205,10 +206,12 @@ class Anthropic:
 
     async def _streamed(self, body: dict[str, Any], begun: Callable[[], None]) -> dict[str, Any]:
         async with self._client().messages.stream(**body) as stream:
-            async for _ in stream:
+            has_ended = False
+            async for event in stream:
                 begun()
-                break
-            return (await stream.get_final_message()).to_dict(mode="json")
+                has_ended = event.type == "message_stop"
+            # The SDK gives the message of a stream that broke off as if it were whole.
+            return (await stream.get_final_message()).to_dict(mode="json") if has_ended else {}
 
     def _status_failure(self, error: anthropic.APIStatusError) -> ProviderError:
         code = error.error_code or error.type or ""
