@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdf import genres as genre_files
-from sdf import pipeline, shards, tokens
+from sdf import shards, tokens
 from sdf.assemble import GenreTerms, Terms
 from sdf.directory import job_of, occupy
 from sdf.errors import DamagedError, Missing, RecipeError, StorageError, UsageError
@@ -30,16 +30,18 @@ from sdf.lease import Lease
 from sdf.ledger import check_ledger, read_ledger
 from sdf.manifest import Manifest
 from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
-from sdf.pipeline import Crew, InProcess, Outcome, Run, Stop
+from sdf.pipeline import Crew, InProcess, Run, Stop
 from sdf.plan import Plan
 from sdf.reading import Reader
 from sdf.recipe import Job, compile_job, load, shares
 from sdf.records import Receipt
+from sdf.replay import assemble as assemble_ledger
+from sdf.replay import replay as replay_ledger
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
 from sdf.report.plans import PlanReport, plan_report
 from sdf.reuse import bill
 from sdf.storage import RunDir
-from sdf.story import Progress, terms_of
+from sdf.story import Outcome, Progress, terms_of
 
 Path_ = str | os.PathLike[str]
 
@@ -148,7 +150,7 @@ def assemble(
         terms = _matched(terms, reader, view.receipts, RunDir(match))
     target.check_usable()
     occupy(target, job, lambda: "nothing is paid by assembling")
-    return pipeline.assemble(job, terms, source, target, view)
+    return assemble_ledger(job, terms, source, target, view)
 
 
 def _reassembled(job: Job, overrides: dict[str, Any], without: frozenset[str]) -> Job:
@@ -254,7 +256,7 @@ def verify(directory: Path_, *, replay: bool = False) -> Verification:
     if replay:
         terms = replace(terms_of(job, Plan(job)), target_tokens=manifest.target_tokens)
         try:
-            problems += pipeline.replay(job, terms, run_dir, manifest)
+            problems += replay_ledger(job, terms, run_dir, manifest)
         except DamagedError as error:
             problems.append(f"not replayed: {error}")
     return Verification(

@@ -26,7 +26,8 @@ from typer.core import TyperGroup
 from sdf.errors import GenreError, SdfError
 
 if TYPE_CHECKING:
-    from sdf.pipeline import Outcome, Stop
+    from sdf.pipeline import Stop
+    from sdf.story import Outcome
 
 EXIT_UNMET = 3
 EXIT_SIGNAL = 128

@@ -18,20 +18,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sdf import tokens
 from sdf.assemble import Cut, Pair, Terms
-from sdf.card import Facts, write_card
+from sdf.card import write_card
 from sdf.errors import CircuitOpen, SdfError, StorageError
 from sdf.failpoints import reach
 from sdf.lease import Lease
-from sdf.ledger import LedgerView, SettlementLog, read_ledger
-from sdf.manifest import Manifest, Shard, State, TokenizerRef
+from sdf.ledger import SettlementLog, read_ledger
+from sdf.manifest import Manifest, Shard, State
 from sdf.reading import Reader, is_written
 from sdf.recipe import Job
 from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
 from sdf.storage import RunDir, check_epoch
-from sdf.story import Progress, Story
+from sdf.story import Outcome, Progress, Story, facts_of
 from sdf.worker import Answered, Batch, Order, Worker, name_of
 
 log = logging.getLogger(__name__)
@@ -83,22 +82,6 @@ class Stop:
         self.error = self.error or error
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended. `unmet` names genres that left the merge, with the reason.
-
-    `n_overshoot` briefs are settled beyond the fold: kept in the ledger for a larger target.
-    """
-
-    manifest: Manifest | None
-    finished: bool
-    unmet: dict[str, str]
-    n_requests: int
-    usage: Usage
-    n_overshoot: int
-    rebilled: Usage
-
-
 class InProcess:
     """A crew of one: the oracle."""
 
@@ -148,8 +131,6 @@ class Run:
         self._view = replace(self._view, receipts=list(measured))
         self._story = Story(self.job, self.terms, self._log, self._view)
         self._before = read_manifest(self.run_dir)
-        tokenizer = tokens.load(self.job.recipe.tokenizer)
-        self._tokenizer = TokenizerRef(tokenizer.name, tokenizer.hash)
         self._answered = [Answered(self.run_dir, self._view.keys, own=True)]
         self._answered += [_answered_elsewhere(other) for other in self.reuse]
 
@@ -307,7 +288,7 @@ class Run:
         check_epoch(self.run_dir, self.lease.epoch)
         # What was taken first must be durable before anything made of it is published.
         self._log.flush()
-        manifest = self._story.manifest(state, self._before, self._tokenizer)
+        manifest = self._story.manifest(state, self._before)
         if self._before is None or _adds(manifest, self._before):
             if is_last:
                 write_rejections(self.run_dir, manifest.number, self._story.fold.rejections)
@@ -333,63 +314,12 @@ class Run:
         return Outcome(
             self._before,
             fold.finished,
-            {genre: tally.gone for genre, tally in fold.tallies.items() if tally.gone is not None},
+            self._story.unmet,
             sum(n_requests for n_requests, _ in self._paid.values()),
             sum((usage for _, usage in self._paid.values()), Usage()),
             self._story.n_settled - folded,
             self._view.rebilled,
         )
-
-
-def fold_ledger(job: Job, terms: Terms, reader: Reader, view: LedgerView) -> Story:
-    """The story as far as the ledger's receipts tell it, in this process, nothing written."""
-    measured = replace(view, receipts=list(reader.measure(view.receipts)))
-    story = Story(job, terms, None, measured)
-    while pairs := story.fold.advance():
-        story.fold.learn(reader.compare(pairs))
-    return story
-
-
-def assemble(job: Job, terms: Terms, ledger: RunDir, out: RunDir, view: LedgerView) -> Outcome:
-    """Shards and manifest in `out` from the answers in `ledger`: no model is asked."""
-    reader = Reader(job, ledger)
-    story = fold_ledger(job, terms, reader, view)
-    for cut in story.fold.take_full() + story.fold.short():
-        story.commit(cut, reader.write(out, cut))
-    tokenizer = tokens.load(job.recipe.tokenizer)
-    before = read_manifest(out)
-    manifest = story.manifest("complete", before, TokenizerRef(tokenizer.name, tokenizer.hash))
-    if before is None or before.shards != manifest.shards:
-        write_rejections(out, manifest.number, story.fold.rejections)
-        publish(out, manifest)
-    write_card(out, manifest, facts_of(job))
-    gone = {genre: tally.gone for genre, tally in story.fold.tallies.items() if tally.gone is not None}
-    return Outcome(manifest, story.fold.finished, gone, 0, Usage(), 0, Usage())
-
-
-def replay(job: Job, terms: Terms, run_dir: RunDir, manifest: Manifest) -> list[str]:
-    """Folds the ledger in this process and compares every committed shard's bytes; names those that differ."""
-    reader = Reader(job, run_dir)
-    story = fold_ledger(job, terms, reader, read_ledger(run_dir))
-    cuts = {(cut.config, cut.split, cut.number): cut for cut in story.fold.take_full() + story.fold.short()}
-    problems: list[str] = []
-    for shard in manifest.shards:
-        cut = cuts.pop((shard.config, shard.split, shard.number), None)
-        if cut is None or len(cut.receipts) < shard.n_rows:
-            problems.append(f"{run_dir.root}/{shard.path}: the ledger does not hold all its documents")
-        # A growing corpus may have been committed with a short shard that the ledger has since outgrown.
-        elif reader.sha256(replace(cut, receipts=cut.receipts[: shard.n_rows])) != shard.sha256:
-            problems.append(f"{run_dir.root}/{shard.path}: its bytes are not those that the ledger replays to")
-    if manifest.state == "complete":
-        problems += [f"{run_dir.root}: the ledger replays to a shard {key} that is not committed" for key in cuts]
-    return problems
-
-
-def facts_of(job: Job) -> Facts:
-    """What the dataset card tells of a job."""
-    models = {job.recipe.model_of(step.role) for genre in job.genres for step in genre.steps}
-    about = {genre.key: genre.about for genre in job.genres}
-    return Facts(job.recipe.name, job.constitution.source, tuple(sorted(models)), about)
 
 
 def _answered_elsewhere(other: RunDir) -> Answered:

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from sdf import __version__
+from sdf import __version__, tokens
 from sdf.assemble import Cut, Fold, GenreTerms, Terms
+from sdf.card import Facts
 from sdf.dispatch import Dispatch
 from sdf.ledger import LedgerView, SettlementLog
 from sdf.manifest import GenreCount, Manifest, Shard, State, TokenizerRef
 from sdf.plan import Plan
 from sdf.recipe import Job
-from sdf.records import Location, Receipt, RoundReceipt, stream
+from sdf.records import Location, Receipt, RoundReceipt, Usage, stream
 
 Key = tuple[str, str, int]
 
@@ -64,6 +65,22 @@ class Progress:
     rejected: dict[str, int]
     n_settled: int
     n_shards: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. `unmet` names genres that left the merge, with the reason.
+
+    `n_overshoot` briefs are settled beyond the fold: kept in the ledger for a larger target.
+    """
+
+    manifest: Manifest | None
+    finished: bool
+    unmet: dict[str, str]
+    n_requests: int
+    usage: Usage
+    n_overshoot: int
+    rebilled: Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +130,21 @@ class Story:
         self.fold.offer(receipt)
 
     def commit(self, cut: Cut, shard: Shard) -> None:
-        tokens, documents = Counter[str](), Counter[str](receipt.genre for receipt in cut.receipts)
+        n_tokens, documents = Counter[str](), Counter[str](receipt.genre for receipt in cut.receipts)
         for receipt in cut.receipts:
-            tokens[receipt.genre] += receipt.n_tokens
-        self._committed[cut.config, cut.split, cut.number] = Committed(shard, tokens, documents)
+            n_tokens[receipt.genre] += receipt.n_tokens
+        self._committed[cut.config, cut.split, cut.number] = Committed(shard, n_tokens, documents)
 
-    def manifest(self, state: State, before: Manifest | None, tokenizer: TokenizerRef) -> Manifest:
+    @property
+    def unmet(self) -> dict[str, str]:
+        """Genres that left the merge, and why."""
+        return {genre: tally.gone for genre, tally in self.fold.tallies.items() if tally.gone is not None}
+
+    def manifest(self, state: State, before: Manifest | None) -> Manifest:
         """The manifest of what is committed so far, as successor of `before`."""
+        tokenizer = tokens.load(self.job.recipe.tokenizer)
         committed = [self._committed[key] for key in sorted(self._committed)]
-        tokens = sum((each.tokens for each in committed), Counter[str]())
+        n_tokens = sum((each.tokens for each in committed), Counter[str]())
         documents = sum((each.documents for each in committed), Counter[str]())
         rejected = sum((tally.rejected for tally in self.fold.tallies.values()), Counter[str]())
         total = sum(tally.share for tally in self.fold.tallies.values())
@@ -131,12 +154,12 @@ class Story:
             predecessor=before.sha256 if before else None,
             recipe_hash=self.job.hash,
             constitution_hash=self.job.constitution.hash,
-            tokenizer=tokenizer,
+            tokenizer=TokenizerRef(tokenizer.name, tokenizer.hash),
             target_tokens=self.fold.terms.target_tokens,
-            n_tokens=sum(tokens.values()),
+            n_tokens=sum(n_tokens.values()),
             n_documents=sum(documents.values()),
             genres={
-                key: GenreCount(tokens[key], documents[key], tally.share / total)
+                key: GenreCount(n_tokens[key], documents[key], tally.share / total)
                 for key, tally in self.fold.tallies.items()
             },
             rejected=dict(rejected),
@@ -157,3 +180,10 @@ class Story:
             self.n_settled,
             len(self._committed),
         )
+
+
+def facts_of(job: Job) -> Facts:
+    """What the dataset card tells of a job."""
+    models = {job.recipe.model_of(step.role) for genre in job.genres for step in genre.steps}
+    about = {genre.key: genre.about for genre in job.genres}
+    return Facts(job.recipe.name, job.constitution.source, tuple(sorted(models)), about)

@@ -20,9 +20,9 @@ import pyarrow.parquet as pq
 from support import HELP, LETTER, NOTE, TALK, write_recipe
 
 from sdf import api
-from sdf.pipeline import Outcome
 from sdf.shards import read_manifest
 from sdf.storage import RunDir
+from sdf.story import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from sdf import api
-from sdf.pipeline import Outcome
 from sdf.recipe import Job, compile_job, load
 from sdf.records import (
     Answer,
@@ -21,6 +20,7 @@ from sdf.records import (
 )
 from sdf.shards import read_manifest, read_shard
 from sdf.storage import RunDir
+from sdf.story import Outcome
 
 CONSTITUTION = """\
 ## Saying what is so

@@ -12,7 +12,7 @@ from support import GENRES, ROWS, documents, make, shard_hashes, write_recipe
 from sdf import api, tokens
 from sdf.ledger import read_ledger
 from sdf.manifest import text_of
-from sdf.pipeline import Outcome
+from sdf.story import Outcome
 from sdf.storage import RunDir
 
 

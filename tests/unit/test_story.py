@@ -11,14 +11,12 @@ from support import make_job, receipt
 from sdf.assemble import Cut
 from sdf.lease import Lease
 from sdf.ledger import KeyIndex, LedgerView, SettlementLog
-from sdf.manifest import Shard, TokenizerRef
+from sdf.manifest import Shard
 from sdf.plan import Plan
 from sdf.recipe import Job
 from sdf.records import Location, Receipt, RoundKey, RoundReceipt, Usage
 from sdf.storage import RunDir
 from sdf.story import Story, split_of, terms_of
-
-TOKENIZER = TokenizerRef("o200k_base", "0" * 64)
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +121,13 @@ def test_a_manifest_is_the_sum_of_what_is_committed(job: Job) -> None:
     cut = Cut("documents", "train", 0, (receipt("letter", 0, 60), receipt("letter", 1, 40)))
     shard = Shard("documents", "train", 0, "data/documents/train-00000-00000000.parquet", 2, 100, 1, "0" * 64, "0" * 64)
     told.commit(cut, shard)
-    manifest = told.manifest("growing", None, TOKENIZER)
+    manifest = told.manifest("growing", None)
     assert (manifest.number, manifest.predecessor, manifest.state, manifest.shards) == (1, None, "growing", (shard,))
     assert (manifest.n_tokens, manifest.n_documents, manifest.target_tokens) == (100, 2, 1_000)
     counts = {key: (each.n_tokens, each.n_documents, each.share) for key, each in manifest.genres.items()}
     assert counts == {"note": (0, 0, 0.5), "letter": (100, 2, 0.25), "question": (0, 0, 0.25)}
     assert manifest.recipe_hash == job.hash and manifest.constitution_hash == job.constitution.hash
-    later = told.manifest("complete", manifest, TOKENIZER)
+    later = told.manifest("complete", manifest)
     assert (later.number, later.predecessor) == (2, manifest.sha256)
 
 
@@ -138,7 +136,7 @@ def test_shards_stand_in_order_whatever_order_they_were_written_in(job: Job) -> 
     for config, number in (("prompts", 0), ("documents", 1), ("documents", 0)):
         path = f"data/{config}/train-{number:05d}-00000000.parquet"
         told.commit(Cut(config, "train", number, ()), Shard(config, "train", number, path, 0, 0, 1, "0" * 64, "0" * 64))
-    found = [(each.config, each.number) for each in told.manifest("growing", None, TOKENIZER).shards]
+    found = [(each.config, each.number) for each in told.manifest("growing", None).shards]
     assert found == [("documents", 0), ("documents", 1), ("prompts", 0)]
 
 
