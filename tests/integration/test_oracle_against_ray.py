@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import ray as ray_itself
 from runs import SLOW, Oracle, answers, check_whole, corpus, make, make_oracle, recipe, rows_of
 from support import documents
 
@@ -35,7 +36,7 @@ def ray() -> Generator[str]:
     """A local cluster for the module: `--ray auto` finds it."""
     driver.connect("local", 8)
     yield "auto"
-    driver.shutdown()
+    ray_itself.shutdown()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
