@@ -166,8 +166,12 @@ class Run:
             incarnation += 1
             given: dict[object, Order] = {}
             try:
+                n_known = len(self._answered)
                 hand = await self.crew.hire(name, self._answered)
                 self._hands[name] = hand
+                if missed := self._answered[n_known:]:
+                    # What others lost while this one was starting.
+                    await hand.adopt(missed)
                 await self._work(name, hand, given)
                 await self._drain(name, hand)
             except WorkerLost as error:

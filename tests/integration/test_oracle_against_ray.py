@@ -12,8 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-import ray as ray_itself
-from runs import SLOW, Oracle, answers, check_whole, corpus, make, make_oracle, recipe, rows_of
+from runs import SLOW, Oracle, Process, answers, check_whole, corpus, make, make_oracle, recipe, rows_of
 from support import documents
 
 from sdf import api, driver
@@ -36,7 +35,7 @@ def ray() -> Generator[str]:
     """A local cluster for the module: `--ray auto` finds it."""
     driver.connect("local", 8)
     yield "auto"
-    ray_itself.shutdown()
+    driver.shutdown()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
@@ -70,6 +69,15 @@ def test_workers_that_crash(oracle: Oracle, ray: str, tmp_path: Path, caplog: py
         assert make(oracle.source, out, ray=ray, workers=3, provider_settings=faults).finished
     n_lost = sum("is lost" in record.message for record in caplog.records)
     assert n_lost >= 2
+    check_whole(out, oracle.corpus)
+
+
+def test_workers_that_die_before_their_receipts_leave(oracle: Oracle, tmp_path: Path) -> None:
+    """Each worker is killed at its second flush: what it wrote counts, though it never said so."""
+    out = tmp_path / "out"
+    told = Process(oracle.source, out, "part written:2", ray="local", workers=2, provider_setting="latency=0.05")
+    assert told.wait() == 0, told.said
+    assert told.said.count("is lost") >= 2
     check_whole(out, oracle.corpus)
 
 
