@@ -124,6 +124,7 @@ class Worker:
         self._draining = False
         self._closing = False
         self._error: SdfError | None = None
+        self._error_is_told = False
         self._news = asyncio.Event()
         self._full = asyncio.Event()
         self._pulse = asyncio.get_running_loop().create_task(self._flush_for_ever())
@@ -146,9 +147,11 @@ class Worker:
             if name_of(order) not in self._seen:
                 self._seen.add(name_of(order))
                 self._start(order)
-        if not self._unacked and self._error is None:
+        # An error is news once: a drain asks on until what is in flight has ended, and must let it.
+        if not self._unacked and (self._error is None or self._error_is_told):
             self._news.clear()
             await _within(self._news, patience)
+        self._error_is_told = self._error is not None
         return self._batch()
 
     async def drain(self) -> None:
@@ -177,6 +180,7 @@ class Worker:
             self._n_open -= 1
         if not self._running:
             self._full.set()
+            self._news.set()
 
     def _noted(self, task: asyncio.Task[None]) -> bool:
         """Whether a task failed; then the run learns of it."""

@@ -108,7 +108,7 @@ class FakeAPI:
 
 # --- what was asked ----------------------------------------------------------------------------------------------
 
-_TAGS = re.compile(r"between <(\w+)> and </\1>")
+_TAGS = re.compile(r"between\s+<(\w+)>\s+and\s+</\1>")
 _N_WORDS = re.compile(r"some\s+(\d+)\s+words")
 _N_ITEMS = re.compile(r"Think of (\d+)")
 _RETURNS: Mapping[str, Returns] = {"angles": "list", "score": "score"}
@@ -318,6 +318,12 @@ async def _body(api: FakeAPI, asked: Asked, request: web.Request, parameter: str
     return web.Response(text=parameter, content_type="application/json")
 
 
+async def _spoken(api: FakeAPI, asked: Asked, request: web.Request, parameter: str) -> web.StreamResponse:
+    """The status and the body that stand in the script."""
+    status, _, body = parameter.partition(":")
+    return web.Response(status=int(status), text=body, content_type="application/json")
+
+
 async def _stream_error(api: FakeAPI, asked: Asked, request: web.Request, parameter: str) -> web.StreamResponse:
     """An error in the middle of a stream that began with 200."""
     event = error_body(asked, parameter, "played", None)
@@ -335,6 +341,7 @@ _FAULTS: Mapping[str, Fault] = {
     "redirect": _redirect,
     "page": _page,
     "body": _body,
+    "status": _spoken,
     "stream_error": _stream_error,
     "stream_disorder": _stream_disorder,
 }
