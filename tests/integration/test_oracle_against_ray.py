@@ -12,6 +12,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+import ray
 from runs import SLOW, Oracle, Process, answers, check_whole, corpus, make, make_oracle, recipe, rows_of
 from support import documents
 
@@ -31,16 +32,16 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> Oracle:
 
 
 @pytest.fixture(scope="module")
-def ray() -> Generator[str]:
+def cluster() -> Generator[str]:
     """A local cluster for the module: `--ray auto` finds it."""
     driver.connect("local", 8)
     yield "auto"
-    driver.shutdown()
+    ray.shutdown()
 
 
 @pytest.mark.parametrize("workers", [1, 2, 8])
-def test_any_number_of_workers(oracle: Oracle, ray: str, tmp_path: Path, workers: int) -> None:
-    made = make(oracle.source, tmp_path / "out", ray=ray, workers=workers)
+def test_any_number_of_workers(oracle: Oracle, cluster: str, tmp_path: Path, workers: int) -> None:
+    made = make(oracle.source, tmp_path / "out", ray=cluster, workers=workers)
     assert made.finished
     check_whole(tmp_path / "out", oracle.corpus)
 
@@ -55,18 +56,18 @@ def test_any_number_of_workers(oracle: Oracle, ray: str, tmp_path: Path, workers
     ],
 )
 def test_trouble_at_the_provider(
-    oracle: Oracle, ray: str, tmp_path: Path, faults: dict[str, str], workers: int
+    oracle: Oracle, cluster: str, tmp_path: Path, faults: dict[str, str], workers: int
 ) -> None:
-    assert make(oracle.source, tmp_path / "out", ray=ray, workers=workers, provider_settings=faults).finished
+    assert make(oracle.source, tmp_path / "out", ray=cluster, workers=workers, provider_settings=faults).finished
     check_whole(tmp_path / "out", oracle.corpus)
 
 
-def test_workers_that_crash(oracle: Oracle, ray: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_workers_that_crash(oracle: Oracle, cluster: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each worker dies after 150 answers, again and again, in the middle of what it does."""
     out = tmp_path / "out"
     faults = {"crash_after": "150", "latency": "0.02"}
     with caplog.at_level(logging.WARNING, "sdf"):
-        assert make(oracle.source, out, ray=ray, workers=3, provider_settings=faults).finished
+        assert make(oracle.source, out, ray=cluster, workers=3, provider_settings=faults).finished
     n_lost = sum("is lost" in record.message for record in caplog.records)
     assert n_lost >= 2
     check_whole(out, oracle.corpus)
@@ -81,7 +82,7 @@ def test_workers_that_die_before_their_receipts_leave(oracle: Oracle, tmp_path: 
     check_whole(out, oracle.corpus)
 
 
-def test_workers_that_are_killed(oracle: Oracle, ray: str, tmp_path: Path) -> None:
+def test_workers_that_are_killed(oracle: Oracle, cluster: str, tmp_path: Path) -> None:
     """SIGKILL from outside, at whatever they are doing."""
     out = tmp_path / "out"
     killed: list[int] = []
@@ -99,7 +100,7 @@ def test_workers_that_are_killed(oracle: Oracle, ray: str, tmp_path: Path) -> No
     killer = threading.Thread(target=kill_now_and_then)
     killer.start()
     try:
-        assert make(oracle.source, out, ray=ray, workers=3, provider_settings=SLOW | {"latency": "0.03"}).finished
+        assert make(oracle.source, out, ray=cluster, workers=3, provider_settings=SLOW | {"latency": "0.03"}).finished
     finally:
         over.set()
         killer.join()
@@ -129,7 +130,7 @@ def parent_of(process: Path) -> int:
 
 
 @pytest.mark.parametrize("drained", [True, False])
-def test_a_corpus_that_grows(oracle: Oracle, ray: str, tmp_path: Path, drained: bool) -> None:
+def test_a_corpus_that_grows(oracle: Oracle, cluster: str, tmp_path: Path, drained: bool) -> None:
     """5,000, then 10,000, then 15,000 tokens: each a prefix of the next, the last as if made at once."""
     out = tmp_path / "out"
     before: list[str] = []
@@ -139,7 +140,7 @@ def test_a_corpus_that_grows(oracle: Oracle, ray: str, tmp_path: Path, drained: 
             make(
                 oracle.source,
                 out,
-                ray=ray,
+                ray=cluster,
                 workers=workers,
                 tokens=tokens,
                 provider_settings=SLOW,
@@ -148,7 +149,7 @@ def test_a_corpus_that_grows(oracle: Oracle, ray: str, tmp_path: Path, drained: 
                     stop.request() if told.n_tokens > tokens - 2_500 else None
                 ),
             )
-        made = make(oracle.source, out, ray=ray, workers=workers, tokens=tokens)
+        made = make(oracle.source, out, ray=cluster, workers=workers, tokens=tokens)
         assert made.finished and made.manifest is not None and made.manifest.n_tokens >= tokens
         check_whole(out, corpus(out))
         ids = sorted(ids_of(out))
@@ -161,17 +162,17 @@ def ids_of(out: Path) -> list[str]:
     return [row["id"] for rows in documents(out).values() for row in rows]
 
 
-def test_two_crews_on_one_corpus(oracle: Oracle, ray: str, tmp_path: Path) -> None:
+def test_two_crews_on_one_corpus(oracle: Oracle, cluster: str, tmp_path: Path) -> None:
     """Begun on Ray, continued in one process, finished on Ray."""
     out = tmp_path / "out"
-    make(oracle.source, out, ray=ray, workers=2, tokens=5_000)
+    make(oracle.source, out, ray=cluster, workers=2, tokens=5_000)
     make(oracle.source, out, ray="none", workers=1, tokens=10_000)
-    make(oracle.source, out, ray=ray, workers=8)
+    make(oracle.source, out, ray=cluster, workers=8)
     check_whole(out, oracle.corpus)
 
 
 @pytest.mark.parametrize("crew", ["none", "auto"])
-def test_reuse_pays_for_what_was_never_answered(oracle: Oracle, ray: str, tmp_path: Path, crew: str) -> None:
+def test_reuse_pays_for_what_was_never_answered(oracle: Oracle, cluster: str, tmp_path: Path, crew: str) -> None:
     same = make(oracle.source, tmp_path / "same", ray=crew, workers=2, reuse=[oracle.out])
     # What another run overshot may differ; the corpus itself costs nothing.
     assert corpus(tmp_path / "same") == oracle.corpus
@@ -210,15 +211,15 @@ def test_whole_cells_are_held_out(oracle: Oracle) -> None:
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_a_model_that_samples_replays_to_its_own_bytes(ray: str, tmp_path: Path, workers: int) -> None:
+def test_a_model_that_samples_replays_to_its_own_bytes(cluster: str, tmp_path: Path, workers: int) -> None:
     """No two runs agree, but each corpus is what its ledger says, whatever died on the way."""
     source = recipe(tmp_path)
     out = tmp_path / "out"
     faults = {"sampled": "true", "crash_after": "150", "latency": "0.02"}
-    make(source, out, ray=ray, workers=workers, tokens=5_000, provider_settings=faults)
+    make(source, out, ray=cluster, workers=workers, tokens=5_000, provider_settings=faults)
     assert api.verify(out, replay=True).problems == ()
     first = {row["id"]: row["n_tokens"] for row in rows_of(out, "settlement")}
-    assert make(source, out, ray=ray, workers=3, provider_settings=faults).finished
+    assert make(source, out, ray=cluster, workers=3, provider_settings=faults).finished
     assert api.verify(out, replay=True).problems == ()
     # Nothing that was settled is settled again, so nothing of it can have changed.
     assert set(Counter(row["id"] for row in rows_of(out, "settlement")).values()) == {1}
