@@ -19,7 +19,9 @@ from sdf.providers import anthropic as provider
 from sdf.providers import make
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Usage, Wants
 
-KEY = "sk-ant-api03-CANARY-0123456789"
+# Of no known form: it is found because it is the key. The other is known by its form, wherever it stands.
+KEY = "CANARY.0123456789"
+FORMED = "sk-ant-api03-CANARY-0123456789"
 LONG = Prefix.of("What is so, and why it is so, in many words. " * 400)
 SHORT = Prefix.of("Be kind.")
 
@@ -432,10 +434,10 @@ def test_the_sdk_does_not_retry() -> None:
     ("settings", "words"),
     [
         ({"base_urll": "https://x"}, r"unknown setting 'base_urll' \(did you mean 'base_url'\?\)"),
-        ({"api_key": KEY}, "api_key would hold a key"),
+        ({"api_key": FORMED}, "api_key would hold a key"),
         ({"auth_token": "abc"}, "would hold a key"),
-        ({"key_file": KEY}, "would hold a key"),
-        ({"base_url": f"https://host/?k={KEY}"}, "would hold a key"),
+        ({"key_file": FORMED}, "would hold a key"),
+        ({"base_url": f"https://host/?k={FORMED}"}, "would hold a key"),
         ({"cache_ttl": "2h"}, "write 5m or 1h"),
         ({"timeout": "0"}, "write seconds"),
         ({"timeout": "nan"}, "write seconds"),
@@ -462,7 +464,7 @@ def test_the_sdk_does_not_retry() -> None:
 def test_settings_that_cannot_be_meant_are_refused(settings: dict[str, str], words: str) -> None:
     with pytest.raises(RecipeError, match=words) as caught:
         make("anthropic", settings)
-    assert KEY not in str(caught.value) and "user:word" not in str(caught.value)
+    assert "CANARY" not in str(caught.value) and "user:word" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
