@@ -26,14 +26,14 @@ from sdf.errors import DamagedError, Missing, RecipeError, StorageError, UsageEr
 from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
-from sdf.lease import Lease
+from sdf.job import Job, compile_job
 from sdf.ledger import check_ledger, read_ledger
 from sdf.manifest import Manifest
 from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
 from sdf.pipeline import Crew, InProcess, Run, Stop
 from sdf.plan import Plan
 from sdf.reading import Reader
-from sdf.recipe import Job, compile_job, load, shares
+from sdf.recipe import load, shares
 from sdf.records import Receipt
 from sdf.replay import assemble as assemble_ledger
 from sdf.replay import replay as replay_ledger
@@ -41,6 +41,7 @@ from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_o
 from sdf.report.plans import PlanReport, plan_report
 from sdf.reuse import bill
 from sdf.storage import RunDir
+from sdf.storage.lease import Lease
 from sdf.story import Outcome, Progress, terms_of
 
 Path_ = str | os.PathLike[str]

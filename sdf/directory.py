@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sdf.errors import Missing, RecipeChanged, StorageError
-from sdf.recipe import Decides, Job, job_of_snapshot
+from sdf.job import Job, job_of_snapshot
+from sdf.recipe import Decides
 from sdf.storage import RunDir
 
 

@@ -15,9 +15,9 @@ from sdf.answers import value
 from sdf.checks import Checks, reject_reason
 from sdf.dedup import signatures
 from sdf.genres import Genre
+from sdf.job import Job
 from sdf.manifest import text_of
 from sdf.prompts import wants
-from sdf.recipe import Job
 from sdf.records import AnswerEntry, Brief, Measures, canonical_json, digest
 
 Columns = Mapping[str, Any]

@@ -24,10 +24,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sdf.assemble import Cut, Pair
 from sdf.errors import SdfError, UsageError
+from sdf.job import Job
 from sdf.manifest import Shard
 from sdf.pipeline import WorkerLost
 from sdf.reading import Reader
-from sdf.recipe import Job
 from sdf.storage import RunDir
 from sdf.worker import Answered, Batch, Order, Worker
 

@@ -19,17 +19,17 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sdf.assemble import Cut, Pair, Terms
-from sdf.card import write_card
 from sdf.errors import CircuitOpen, SdfError, StorageError
 from sdf.failpoints import reach
-from sdf.lease import Lease
+from sdf.job import Job
 from sdf.ledger import SettlementLog, read_ledger
 from sdf.manifest import Manifest, Shard, State
 from sdf.reading import Reader, is_written
-from sdf.recipe import Job
 from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
+from sdf.shards.card import write_card
 from sdf.storage import RunDir, check_epoch
+from sdf.storage.lease import Lease
 from sdf.story import Outcome, Progress, Story, facts_of
 from sdf.worker import Answered, Batch, Order, Worker, name_of
 

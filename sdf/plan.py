@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from sdf.genres import Axis, Genre
+from sdf.job import Job
 from sdf.names import Names
-from sdf.recipe import Job
 from sdf.records import Brief, Principle, RoundKey, Slot, canonical_json, digest, stream
 from sdf.sources import Rows, open_rows
 

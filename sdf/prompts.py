@@ -11,8 +11,8 @@ from functools import lru_cache
 from typing import Any
 
 from sdf.genres import Genre, Step
+from sdf.job import Job
 from sdf.plan import names_of
-from sdf.recipe import Job
 from sdf.records import Brief, Message, Prefix, Principle, Request, RoundKey, Sampling, Wants, stream
 
 # Angles of earlier rounds that a prompt shows; the gate compares with all of them.

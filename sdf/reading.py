@@ -15,13 +15,13 @@ from sdf.assemble import Cut, Pair
 from sdf.dedup import jaccard
 from sdf.documents import Draft, Meter, compared_text, emit, row, values_of
 from sdf.errors import DamagedError, Missing
+from sdf.job import Job
 from sdf.ledger import read_answers, read_settlements
 from sdf.manifest import Shard
 from sdf.plan import Plan
-from sdf.recipe import Job
 from sdf.records import AnswerEntry, Location, Receipt, Settlement
-from sdf.shard_file import encode
 from sdf.shards import read_ids, write_shard
+from sdf.shards.file import encode
 from sdf.storage import RunDir
 
 # Texts held at once while a whole ledger is measured anew: about 5 MB of prose.

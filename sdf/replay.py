@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from sdf.assemble import Terms
-from sdf.card import write_card
+from sdf.job import Job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import Manifest
 from sdf.reading import Reader
-from sdf.recipe import Job
 from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
+from sdf.shards.card import write_card
 from sdf.storage import RunDir
 from sdf.story import Outcome, Story, facts_of
 

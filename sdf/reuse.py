@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from sdf.errors import SdfError
 from sdf.generate import settle_brief
+from sdf.job import Job
 from sdf.ledger import AnswerReader, LedgerView
 from sdf.plan import Plan
 from sdf.prompts import Composer
-from sdf.recipe import Job
 from sdf.records import Answer, Location, Receipt, Request, RoundKey
 from sdf.storage import RunDir
 

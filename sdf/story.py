@@ -14,13 +14,13 @@ import pyarrow as pa
 
 from sdf import __version__, tokens
 from sdf.assemble import Cut, Fold, GenreTerms, Terms
-from sdf.card import Facts
 from sdf.dispatch import Dispatch
+from sdf.job import Job
 from sdf.ledger import LedgerView, SettlementLog
 from sdf.manifest import GenreCount, Manifest, Shard, State, TokenizerRef
 from sdf.plan import Plan
-from sdf.recipe import Job
 from sdf.records import Location, Receipt, RoundReceipt, Usage, stream
+from sdf.shards.card import Facts
 
 Key = tuple[str, str, int]
 

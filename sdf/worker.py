@@ -17,11 +17,11 @@ from sdf.documents import Draft, Meter
 from sdf.errors import RequestRejected, SdfError
 from sdf.failpoints import reach
 from sdf.generate import settle_brief, settle_round
+from sdf.job import Job
 from sdf.ledger import AnswerReader, KeyIndex, LedgerWriter
 from sdf.plan import Plan
 from sdf.prompts import Composer
 from sdf.providers.governor import Governor
-from sdf.recipe import Job
 from sdf.records import (
     Answer,
     AnswerEntry,

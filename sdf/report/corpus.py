@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from sdf.errors import DamagedError
-from sdf.lease import holder
+from sdf.job import Job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import Manifest, Shard
 from sdf.parquet import open_parquet
-from sdf.recipe import Job
 from sdf.records import Usage
 from sdf.report.trace import StepTrace, Trace, trace_of
 from sdf.shards import read_manifest, read_rejections
 from sdf.storage import RunDir, current_epoch
+from sdf.storage.lease import holder
 
 __all__ = [
     "Count",

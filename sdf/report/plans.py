@@ -13,11 +13,11 @@ from dataclasses import dataclass, replace
 
 from sdf import tokens
 from sdf.genres import Axis, Genre
+from sdf.genres.templates import Template
+from sdf.job import Job
 from sdf.plan import BLOCK, Plan, expected_tokens
 from sdf.prompts import Composer
-from sdf.recipe import Job
 from sdf.records import Prefix, Role
-from sdf.templates import Template
 
 
 @dataclass(frozen=True, slots=True)

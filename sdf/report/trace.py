@@ -15,10 +15,10 @@ from sdf.answers import value
 from sdf.documents import emit
 from sdf.errors import GenreError, StorageError
 from sdf.genres import Genre, Step
+from sdf.job import Job
 from sdf.ledger import LedgerView, read_answers, read_ledger, read_settlements
 from sdf.plan import Plan
 from sdf.prompts import Composer
-from sdf.recipe import Job
 from sdf.records import Answer, Brief, Location, Message, Receipt, Request, Settlement
 from sdf.shards import read_ids, read_manifest
 from sdf.storage import RunDir

@@ -13,8 +13,8 @@ from support import make_job
 
 from sdf.assemble import Fold
 from sdf.dispatch import Dispatch
+from sdf.job import Job
 from sdf.plan import Plan
-from sdf.recipe import Job
 from sdf.records import Location, Receipt, RoundKey, RoundReceipt, stream
 from sdf.story import terms_of
 from sdf.worker import BriefOrder, Order, RoundOrder, name_of

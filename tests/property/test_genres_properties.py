@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdf.decks import MAX_DECK, deck
 from sdf.errors import GenreError
 from sdf.genres import Genre, load
+from sdf.genres.decks import MAX_DECK, deck
 
 LINES = """\
 ---

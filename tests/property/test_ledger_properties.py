@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdf.errors import DamagedError
-from sdf.key_index import KeyIndex
 from sdf.ledger import (
     LedgerView,
     LedgerWriter,
@@ -24,8 +23,9 @@ from sdf.ledger import (
     read_ledger,
     read_settlements,
 )
-from sdf.ledger_file import decode, part_path, sidecar_path
-from sdf.ledger_rows import SIDECAR, Entry
+from sdf.ledger.file import decode, part_path, sidecar_path
+from sdf.ledger.key_index import KeyIndex
+from sdf.ledger.rows import SIDECAR, Entry
 from sdf.records import (
     Answer,
     AnswerEntry,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from support import GENRES, make_job
 
 from sdf.genres import Axis
+from sdf.job import Job
 from sdf.plan import BLOCK, Plan, card, length
-from sdf.recipe import Job
 from sdf.records import Slot
 
 ENDLESS = [key for key in GENRES if key != "question"]

@@ -12,10 +12,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdf.card import Facts, card
 from sdf.errors import DamagedError
 from sdf.manifest import GenreCount, Manifest, TokenizerRef, text_of
-from sdf.shard_file import COLUMNS, canonical_lines, encode, row_groups
+from sdf.shards.card import Facts, card
+from sdf.shards.file import COLUMNS, canonical_lines, encode, row_groups
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 messages = st.lists(st.fixed_dictionaries({"role": texts, "content": texts}), max_size=3)

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdf.errors import GenreError
-from sdf.template_filters import FILTERS
-from sdf.template_rules import MAX_CHARS, TESTS
-from sdf.templates import Template
+from sdf.genres.template_filters import FILTERS
+from sdf.genres.template_rules import MAX_CHARS, TESTS
+from sdf.genres.templates import Template
 
 CONTEXT: dict[str, Any] = {
     "angle": "a lighthouse\nby the sea",

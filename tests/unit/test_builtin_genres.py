@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sdf import genres, recipe
+from sdf import genres, job, recipe
 from sdf.genres import Genre, Step
 from sdf.names import Names
 
@@ -75,8 +75,8 @@ def test_doubt_and_criticism_have_a_third_of_the_deck_and_warmth_less_than_half(
 
 @pytest.mark.parametrize("name", sorted(recipe.builtin_recipes()))
 def test_recipe_compiles_to_genres_that_exist(name: str) -> None:
-    job = recipe.compile_job(recipe.load(name, {}))
-    assert [genre.key for genre in job.genres] == list(job.recipe.mix)
+    made = job.compile_job(recipe.load(name, {}))
+    assert [genre.key for genre in made.genres] == list(made.recipe.mix)
 
 
 def test_worked_example_of_the_docs_loads(tmp_path: Path) -> None:

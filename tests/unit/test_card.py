@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from sdf.card import Facts, card, write_card
 from sdf.manifest import GenreCount, Manifest, Shard, TokenizerRef
+from sdf.shards.card import Facts, card, write_card
 from sdf.storage import RunDir
 
 HOSTILE = [

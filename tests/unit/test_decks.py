@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sdf.decks import deck
+from sdf.genres.decks import deck
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from support import GENRES, make_job
 
 from sdf.directory import differences, job_of, occupy
 from sdf.errors import DamagedError, RecipeChanged, StorageError
-from sdf.recipe import Job
+from sdf.job import Job
 from sdf.storage import RunDir
 
 

@@ -10,8 +10,8 @@ from support import make_job, receipt
 
 from sdf.assemble import Fold
 from sdf.dispatch import Dispatch
+from sdf.job import Job
 from sdf.plan import BLOCK, Plan
-from sdf.recipe import Job
 from sdf.records import Location, RoundKey, RoundReceipt
 from sdf.story import terms_of
 from sdf.worker import BriefOrder, Order, RoundOrder

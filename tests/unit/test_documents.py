@@ -15,8 +15,8 @@ from sdf import tokens
 from sdf.dedup import signatures
 from sdf.documents import Draft, Meter, checked_text, compared_text, emit, row, values_of
 from sdf.genres import Genre
+from sdf.job import Job
 from sdf.plan import Plan
-from sdf.recipe import Job
 from sdf.records import Answer, AnswerEntry
 
 SENTENCES = (

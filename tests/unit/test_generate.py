@@ -13,9 +13,9 @@ from sdf.documents import Draft
 from sdf.errors import CircuitOpen, RequestRejected, Unauthorized
 from sdf.generate import ROUND_ATTEMPTS, round_id, settle_brief, settle_round
 from sdf.genres import Genre
+from sdf.job import Job
 from sdf.plan import Plan
 from sdf.prompts import Composer
-from sdf.recipe import Job
 from sdf.records import Answer, Request, RoundKey, RoundSettlement, Settlement
 
 Reply = Callable[[Request, int], Answer | str | Exception]

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from sdf.errors import DamagedError, LeaseHeld, Superseded
-from sdf.lease import RENEW_EVERY, STALE_AFTER, Holder, Lease, holder
 from sdf.storage import RunDir, current_epoch, open_epoch
+from sdf.storage.lease import RENEW_EVERY, STALE_AFTER, Holder, Lease, holder
 
 N_RACERS = 6
 
@@ -154,7 +154,7 @@ def test_who_took_it_meanwhile_is_respected(run_dir: RunDir, clock: Clock) -> No
 
 def test_a_dead_process_of_this_machine_is_succeeded_at_once(run_dir: RunDir, clock: Clock) -> None:
     script = (
-        "import os, sys; from sdf.lease import Lease; from sdf.storage import RunDir\n"
+        "import os, sys; from sdf.storage.lease import Lease; from sdf.storage import RunDir\n"
         "Lease.take(RunDir(sys.argv[1]), owner={}, say=print); os.kill(os.getpid(), 9)"
     )
     assert subprocess.run([sys.executable, "-c", script, run_dir.root]).returncode == -9

@@ -10,8 +10,8 @@ import pytest
 from support import GENRES, NOTE, QUESTION, ROWS, TALK, make_job
 
 from sdf.genres import Axis
+from sdf.job import Job
 from sdf.plan import BLOCK, Plan, card, names_of
-from sdf.recipe import Job
 from sdf.records import Slot
 
 

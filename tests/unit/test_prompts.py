@@ -10,9 +10,9 @@ import pytest
 from support import GENRES, make_job
 
 from sdf.genres import Genre
+from sdf.job import Job
 from sdf.plan import Plan, names_of
 from sdf.prompts import SHOWN_ANGLES, Composer
-from sdf.recipe import Job
 from sdf.records import Request, RoundKey
 
 VALUES: dict[str, Any] = {

@@ -10,7 +10,8 @@ import pytest
 from support import GENRES, NOTE, make_job, write_recipe
 
 from sdf.errors import DamagedError, RecipeError
-from sdf.recipe import DECIDES, Job, Recipe, compile_job, job_of_snapshot, load, shares, size
+from sdf.job import Job, compile_job, job_of_snapshot
+from sdf.recipe import DECIDES, Recipe, load, shares, size
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ import pytest
 
 from sdf.errors import DamagedError, Missing, StorageError, StorageFull, Superseded
 from sdf.manifest import GenreCount, Manifest, Shard, TokenizerRef
-from sdf.shard_file import COLUMNS, encode, row_groups
 from sdf.shards import (
     gc,
     publish,
@@ -28,6 +27,7 @@ from sdf.shards import (
     verify_shards,
     write_shard,
 )
+from sdf.shards.file import COLUMNS, encode, row_groups
 from sdf.storage import LocalDisk, RunDir
 
 ROOT = Path(__file__).parents[2]

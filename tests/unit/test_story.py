@@ -9,13 +9,13 @@ import pytest
 from support import make_job, receipt
 
 from sdf.assemble import Cut
-from sdf.lease import Lease
+from sdf.job import Job
 from sdf.ledger import KeyIndex, LedgerView, SettlementLog
 from sdf.manifest import Shard
 from sdf.plan import Plan
-from sdf.recipe import Job
 from sdf.records import Location, Receipt, RoundKey, RoundReceipt, Usage
 from sdf.storage import RunDir
+from sdf.storage.lease import Lease
 from sdf.story import Story, split_of, terms_of
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from sdf.errors import GenreError
-from sdf.template_shapes import ANY, NUMBER, TEXT, Absent, ListOf, Shape
-from sdf.templates import MAX_SOURCE, Template
+from sdf.genres.template_shapes import ANY, NUMBER, TEXT, Absent, ListOf, Shape
+from sdf.genres.templates import MAX_SOURCE, Template
 
 
 class Names:

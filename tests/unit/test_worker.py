@@ -13,10 +13,10 @@ from support import LETTER, NOTE, QUESTION, make_job
 
 from sdf.documents import Meter
 from sdf.errors import SdfError, Unauthorized
+from sdf.job import Job
 from sdf.ledger import read_answers, read_ledger, read_settlements
 from sdf.plan import Plan
 from sdf.providers import offline
-from sdf.recipe import Job
 from sdf.records import Answer, Receipt, Request, RoundKey, RoundReceipt, Settlement
 from sdf.storage import RunDir
 from sdf.worker import Answered, Batch, BriefOrder, Order, RoundOrder, Worker, name_of

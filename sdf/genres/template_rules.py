@@ -14,8 +14,8 @@ from typing import Any
 from jinja2 import nodes
 
 from sdf.frontmatter import Fault, near
-from sdf.template_filters import FILTERS, SAMPLES
-from sdf.template_shapes import (
+from sdf.genres.template_filters import FILTERS, SAMPLES
+from sdf.genres.template_shapes import (
     ANY,
     LOOP,
     MAX_LOOP,

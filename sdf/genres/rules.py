@@ -7,9 +7,9 @@ from typing import Any
 
 from sdf.checks import NAMES as CHECKS
 from sdf.frontmatter import Fault, Marked, near
-from sdf.genre_files import FrontMatter, StepEntry
+from sdf.genres.files import FrontMatter, StepEntry
+from sdf.genres.template_shapes import ANY, NAME_CALLS, NUMBER, TEXT, Absent, ListOf, Shape
 from sdf.records import Returns
-from sdf.template_shapes import ANY, NAME_CALLS, NUMBER, TEXT, Absent, ListOf, Shape
 
 # Known to every template, the preamble included.
 NAMED: Mapping[str, Shape] = {"assistant": TEXT, "maker": TEXT}

@@ -15,7 +15,7 @@ import pyarrow as pa
 import yaml
 
 from sdf.manifest import CONFIGS, Manifest, Shard
-from sdf.shard_file import COLUMNS
+from sdf.shards.file import COLUMNS
 from sdf.storage import RunDir
 
 OFFLINE = "offline-grammar"

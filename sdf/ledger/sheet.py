@@ -16,8 +16,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from sdf.errors import DamagedError, Missing
-from sdf.key_index import Ints, Words, key_words
-from sdf.ledger_file import (
+from sdf.ledger.file import (
     Column,
     Table,
     decode,
@@ -29,7 +28,8 @@ from sdf.ledger_file import (
     seal_of,
     sidecar_path,
 )
-from sdf.ledger_rows import ANSWERS, LOG, SIDECAR, USAGE_COLUMNS
+from sdf.ledger.key_index import Ints, Words, key_words
+from sdf.ledger.rows import ANSWERS, LOG, SIDECAR, USAGE_COLUMNS
 from sdf.storage import RunDir
 
 Mask = npt.NDArray[np.bool_]

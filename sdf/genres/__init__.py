@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from sdf import genre_files, genre_rules
-from sdf.decks import deck
 from sdf.errors import GenreError
 from sdf.frontmatter import Fault, Marked, near
-from sdf.genre_files import FrontMatter, GenreChecks, Section, Sections, StepEntry
+from sdf.genres import files as genre_files
+from sdf.genres import rules as genre_rules
+from sdf.genres.decks import deck
+from sdf.genres.files import FrontMatter, GenreChecks, Section, Sections, StepEntry
+from sdf.genres.templates import Template
 from sdf.records import Returns, Role, canonical_json, digest
-from sdf.templates import Template
 
 Kind = Literal["document", "chat", "prompt", "item"]
 Dedup = Literal["body", "assistant", "user", "scenario", "none"]
@@ -33,9 +34,9 @@ ROUND_ITEMS = 32
 PREAMBLE = "preamble.md"
 NOT_GENRES = (PREAMBLE, "README.md")
 
-_PACKAGED = Path(__file__).parent / "data" / "genres"
+_PACKAGED = Path(__file__).parents[1] / "data" / "genres"
 # A wheel carries the genres beside the code, a checkout beside the package.
-BUILTIN_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parent.parent / "genres"
+BUILTIN_DIR = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[2] / "genres"
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from sdf.errors import StorageError
 from sdf.failpoints import reach
-from sdf.ledger_file import Seal, log_path, part_name, part_path, sidecar_path
-from sdf.ledger_rows import Entry, encode_answers, encode_log, encode_sidecar, text_bytes
+from sdf.ledger.file import Seal, log_path, part_name, part_path, sidecar_path
+from sdf.ledger.rows import Entry, encode_answers, encode_log, encode_sidecar, text_bytes
 from sdf.records import AnswerEntry, Location, Prefix, RoundSettlement, Settlement
 from sdf.storage import RunDir
 

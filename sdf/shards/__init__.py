@@ -13,7 +13,7 @@ from typing import BinaryIO
 from sdf.errors import DamagedError, Missing, StorageError, Superseded
 from sdf.manifest import SHARD_PATH, Manifest, Shard, newest, number_of, text_of
 from sdf.records import Rejection
-from sdf.shard_file import (
+from sdf.shards.file import (
     ROWS_PER_GROUP,
     Row,
     Rows,

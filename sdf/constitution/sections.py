@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby, pairwise, zip_longest
 
-from sdf.layout import (
+from sdf.constitution.layout import (
     HEADING,
     ITEM,
     LONGEST_TITLE,

@@ -19,8 +19,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from sdf.errors import DamagedError
-from sdf.key_index import KeyIndex
-from sdf.ledger_file import (
+from sdf.ledger.file import (
     ANSWERS_SUFFIX,
     LEDGER,
     PREFIXES,
@@ -36,9 +35,10 @@ from sdf.ledger_file import (
     seal_of,
     sidecar_path,
 )
-from sdf.ledger_rows import ANSWERS, LOG, SIDECAR, answer_entry, settlement
-from sdf.ledger_view import LedgerView, read_ledger
-from sdf.ledger_writer import LedgerWriter, SealedPart, SettlementLog
+from sdf.ledger.key_index import KeyIndex
+from sdf.ledger.rows import ANSWERS, LOG, SIDECAR, answer_entry, settlement
+from sdf.ledger.view import LedgerView, read_ledger
+from sdf.ledger.writer import LedgerWriter, SealedPart, SettlementLog
 from sdf.records import AnswerEntry, Location, Prefix, RoundSettlement, Settlement
 from sdf.storage import RunDir
 

@@ -18,8 +18,8 @@ from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from sdf.disks import ASIDE_SUFFIX, LocalDisk, ObjectStore, aside_name, is_aside
 from sdf.errors import Missing, SdfError, StorageError, StorageFull, Superseded
+from sdf.storage.disks import ASIDE_SUFFIX, LocalDisk, ObjectStore, aside_name, is_aside
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 # Some network mounts refuse to sync a directory; their server orders renames itself.
@@ -58,7 +58,7 @@ class RunDir:
 
     @staticmethod
     def lease(epoch: int) -> str:
-        """Its presence opens the epoch; its holder alone rewrites it (see `sdf.lease`)."""
+        """Its presence opens the epoch; its holder alone rewrites it (see `sdf.storage.lease`)."""
         return f"ledger/{epoch:06d}/EPOCH"
 
     @staticmethod

@@ -18,10 +18,10 @@ from importlib import resources
 from itertools import count, pairwise
 from pathlib import Path
 
+from sdf.constitution.layout import NEXT_SENTENCE, Page, is_item
+from sdf.constitution.sections import Section, sections_of
 from sdf.errors import ConstitutionError
-from sdf.layout import NEXT_SENTENCE, Page, is_item
 from sdf.records import Principle, digest
-from sdf.sections import Section, sections_of
 
 DEFAULT = "default"
 

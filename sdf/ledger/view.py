@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-from sdf.key_index import Ints, KeyIndex, firsts
-from sdf.ledger_file import LEDGER, Column, Table, part_path
-from sdf.ledger_rows import USAGE_COLUMNS
-from sdf.ledger_sheet import Log, Mask, Sheet, part_of, pc, read_logs, read_sheet
+from sdf.ledger.file import LEDGER, Column, Table, part_path
+from sdf.ledger.key_index import Ints, KeyIndex, firsts
+from sdf.ledger.rows import USAGE_COLUMNS
+from sdf.ledger.sheet import Log, Mask, Sheet, part_of, pc, read_logs, read_sheet
 from sdf.records import Location, Receipt, RoundKey, RoundReceipt, Usage
 from sdf.storage import RunDir
 

@@ -18,12 +18,12 @@ from jinja2 import nodes
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from sdf import template_rules
 from sdf.errors import GenreError
 from sdf.frontmatter import Fault
-from sdf.template_filters import FILTERS
-from sdf.template_rules import MAX_CHARS, TESTS
-from sdf.template_shapes import LOOP, MAX_LOOP, NAME_CALLS, Shape
+from sdf.genres import template_rules
+from sdf.genres.template_filters import FILTERS
+from sdf.genres.template_rules import MAX_CHARS, TESTS
+from sdf.genres.template_shapes import LOOP, MAX_LOOP, NAME_CALLS, Shape
 
 # Ten times the longest prompt anyone wrote for one step.
 MAX_SOURCE = 100_000

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from sdf.ledger_file import Seal, encode
+from sdf.ledger.file import Seal, encode
 from sdf.records import (
     Answer,
     AnswerEntry,

@@ -1,0 +1,123 @@
+"""A Job: a recipe with everything it names read in. What a directory remembers, and what is sent to workers.
+
+`recipe.json` holds it whole, so that a corpus can be re-assembled, extended and checked where neither the recipe
+nor the genre files are at hand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sdf import constitution as constitutions
+from sdf import genres as genre_files
+from sdf.constitution import Constitution
+from sdf.errors import ConstitutionError, DamagedError, GenreError, RecipeError
+from sdf.frontmatter import near
+from sdf.genres import Genre
+from sdf.names import LOCALES
+from sdf.recipe import DECIDES, DROPPED_SAMPLING, Decides, Recipe
+from sdf.records import canonical_json, digest
+from sdf.sources import fingerprint
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe with its constitution and its genres read in, genres in the order of the mix."""
+
+    recipe: Recipe
+    constitution: Constitution
+    genres: tuple[Genre, ...]
+
+    def identity(self) -> dict[str, tuple[Decides, str]]:
+        """What must agree for two jobs to share a directory: field -> (what it decides, its value as text)."""
+        fields = self.recipe.model_dump(mode="json")
+        found: dict[str, tuple[Decides, str]] = {
+            name: (decides, json.dumps(fields[name], ensure_ascii=False))
+            for name, decides in DECIDES.items()
+            if decides != "run"
+        }
+        found["constitution"] = ("text", self.constitution.hash[:12])
+        for genre in self.genres:
+            found[f"genre {genre.key}"] = ("text", genre.hash)
+            if genre.source is not None:
+                found[f"source of {genre.key}"] = ("text", genre.source.sha256 or "not pinned")
+            packaging = [genre.kind, genre.dedup, dict(genre.emit), genre.checks.model_dump(mode="json")]
+            found[f"checks and packaging of {genre.key}"] = ("corpus", digest(canonical_json(packaging))[:12])
+        return found
+
+    @property
+    def hash(self) -> str:
+        """Over everything that decides text or corpus; the target, the cluster and labels leave it alone."""
+        identity = {name: value for name, (_, value) in self.identity().items() if name != "constitution"}
+        return digest("recipe", canonical_json(identity), self.constitution.hash)
+
+    def snapshot(self) -> bytes:
+        """The job as a directory keeps it, whole: JSON, in recipe order."""
+        content = {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "constitution": {"source": self.constitution.source, "text": self.constitution.text},
+            "genres": [genre_files.dump(genre) for genre in self.genres],
+        }
+        return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def job_of_snapshot(data: bytes, path: str) -> Job:
+    """The job a directory was made by. DamagedError when the file is not one."""
+    try:
+        content: dict[str, Any] = json.loads(data)
+        recipe = Recipe.model_validate(content["recipe"])
+        text = content["constitution"]
+        return Job(
+            recipe,
+            constitutions.of_text(text["text"], text["source"]),
+            tuple(genre_files.restore(each) for each in content["genres"]),
+        )
+    except (ValueError, KeyError, TypeError, GenreError, ConstitutionError) as error:
+        raise DamagedError(f"{path}: not a recipe as sdf writes it ({error}); restore the file from a copy") from None
+
+
+def compile_job(recipe: Recipe) -> Job:
+    """Reads the constitution and the genres of the mix, and pins their sources by what they hold now.
+
+    Errors name the file, and the nearest known genre.
+    """
+    known = genre_files.discover([Path(each) for each in recipe.genres_dir])
+    for name in recipe.mix:
+        if name not in known:
+            raise RecipeError(f"unknown genre {name!r} in the mix{near(name, known)}")
+    genres = tuple(_pinned(known[name]) for name in recipe.mix)
+    for genre in genres:
+        _check_locales(genre)
+    _check_models(recipe, genres)
+    return Job(recipe, constitutions.load(recipe.constitution), genres)
+
+
+def _check_models(recipe: Recipe, genres: Sequence[Genre]) -> None:
+    """Every role has a model, and every sampling value reaches it."""
+    for genre in genres:
+        for step in genre.steps:
+            recipe.model_of(step.role)
+    for name in DROPPED_SAMPLING.get(recipe.provider, ()):
+        if getattr(recipe, name) is not None:
+            raise RecipeError(
+                f"{name}: the API of provider {recipe.provider} takes it no longer; take it out of the recipe: "
+                "variety comes from axes, angles and names"
+            )
+
+
+def _pinned(genre: Genre) -> Genre:
+    if genre.source is None or genre.source.sha256 is not None:
+        return genre
+    return replace(genre, source=replace(genre.source, sha256=fingerprint(genre.source, genre.path)))
+
+
+def _check_locales(genre: Genre) -> None:
+    """An axis named `locale` picks the pools that names come from."""
+    for axis in genre.axes:
+        unknown = [value for value in axis.values if axis.name == "locale" and value not in LOCALES]
+        if unknown:
+            raise RecipeError(f"{genre.path}: axis locale: no names for {unknown[0]!r}{near(unknown[0], LOCALES)}")

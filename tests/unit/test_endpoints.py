@@ -1,0 +1,116 @@
+"""What providers behind HTTP share: what counts as a key, what may be repeated of a server's words, what a status means."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from email.utils import formatdate
+
+import pytest
+
+from sdf.errors import ProviderError, RateLimited, RequestRejected, Unauthorized, Unavailable
+from sdf.providers.endpoints import FATAL_CODES, Secret, failure, retry_after, said
+from sdf.recipe import is_secret
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("api_key", "x"),
+        ("API-KEY", "x"),
+        ("apikey", "x"),
+        ("key", "x"),
+        ("auth_token", "x"),
+        ("password", "x"),
+        ("base_url", "https://host/?k=sk-ant-api03-0123456789abcdef"),
+        ("key_file", "sk-ant-api03-0123456789abcdef"),
+        ("header", "Bearer abc"),
+    ],
+)
+def test_a_setting_that_would_hold_a_key_is_known(name: str, value: str) -> None:
+    assert is_secret(name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("key_file", "/run/secrets/sk"),
+        ("max_tokens", "5"),
+        ("base_url", "https://sk-gateway.example.com/v1"),
+        ("base_url", "https://desk-and-more-and-more.example.com"),
+        ("latency", "0.1"),
+        ("rate_limit_every", "3"),
+    ],
+)
+def test_any_other_setting_is_none(name: str, value: str) -> None:
+    assert not is_secret(name, value)
+
+
+def test_a_secret_shows_itself_only_when_asked() -> None:
+    secret = Secret("CANARY")
+    assert secret.reveal() == "CANARY"
+    assert "CANARY" not in f"{secret} {secret!r} {[secret]}"
+    for travel in (pickle.dumps, copy.deepcopy):
+        with pytest.raises(TypeError, match="does not travel"):
+            travel(secret)
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("key CANARY is wrong", "key (key) is wrong"),
+        ("see https://host/a?key=x&b=1 or http://h/#t.", "see https://host/a or http://h/"),
+        ("another key, sk-proj-12345", "another key, (key)"),
+        ("Incorrect API key: sk-ab***z9", "Incorrect API key: (key)"),
+        ("two\nlines\t\x1b[31mred\x1b[0m \u202eback", "two lines [31mred [0m back"),
+        (None, "None"),
+    ],
+)
+def test_what_a_server_said_is_repeated_without_keys_queries_or_controls(text: object, kept: str) -> None:
+    assert said(text, Secret("CANARY")) == kept
+
+
+def test_what_a_server_said_is_kept_short() -> None:
+    assert len(said("word " * 100_000, None)) == 300
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (200, "", Unavailable),
+        (301, "", Unauthorized),
+        (400, "", RequestRejected),
+        (401, "", Unauthorized),
+        (404, "", Unauthorized),
+        (408, "", Unavailable),
+        (413, "", RequestRejected),
+        (418, "", RequestRejected),
+        (422, "", RequestRejected),
+        (429, "", RateLimited),
+        (429, "ramp_limit_exceeded", RateLimited),
+        (500, "", Unavailable),
+        (529, "", Unavailable),
+        (599, "", Unavailable),
+        *((status, code, Unauthorized) for code in sorted(FATAL_CODES) for status in (400, 429)),
+    ],
+)
+def test_every_status_means_one_error(status: int, code: str, kind: type[ProviderError]) -> None:
+    error = failure("p", status, code, "words", 3.0)
+    assert type(error) is kind and str(error).startswith(f"p: {status}")
+    assert not isinstance(error, RateLimited) or error.retry_after == 3.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "12"}, 12.0),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after-ms": "soon", "retry-after": "2"}, 2.0),
+        ({"retry-after": "1e999"}, None),
+        ({"retry-after": "-1"}, 0.0),
+        ({"retry-after": formatdate(0)}, 0.0),
+    ],
+)
+def test_the_wait_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers) == seconds
