@@ -1,4 +1,4 @@
-"""What providers behind HTTP share: what counts as a key, what may be repeated of a server's words, what a status means."""
+"""What providers behind HTTP share: what counts as a key, what is repeated of a server's words, what a status means."""
 
 from __future__ import annotations
 
