@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from sdf import api
-from sdf.recipe import Job, compile_job, load
+from sdf.job import Job, compile_job
+from sdf.recipe import load
 from sdf.records import (
     Answer,
     Location,

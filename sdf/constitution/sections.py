@@ -229,7 +229,7 @@ def _one_per_line(page: Page) -> list[Section]:
     if len(lines) < 2 or any(line.fenced for line in lines):
         return []
     # Wrapped prose goes on in lower case on most of its lines (German, with its capitals: 7 in 10).
-    wrapped = 4 * sum(line.text.lstrip()[0].islower() for line in following) >= max(1, len(following))
+    wrapped = 4 * sum(line.text.lstrip()[:1].islower() for line in following) >= max(1, len(following))
     whole = sum(bool(SENTENCE_END.search(line.text)) for line in lines) >= 0.8 * len(lines)
     cased = page.text.casefold() != page.text
     if wrapped or statistics.median(len(line.text) for line in lines) > LONGEST_FACT or not (whole or cased):

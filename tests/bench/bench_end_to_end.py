@@ -30,11 +30,12 @@ from sdf.dedup import signatures
 from sdf.directory import job_of
 from sdf.documents import checked_text, checks_of, emit
 from sdf.generate import settle_brief, settle_round
+from sdf.job import Job
 from sdf.ledger import LedgerView, LedgerWriter, read_answers, read_ledger, read_settlements
 from sdf.plan import Plan
 from sdf.prompts import Composer
 from sdf.reading import Reader
-from sdf.recipe import Job, size
+from sdf.recipe import size
 from sdf.records import Answer, AnswerEntry, Location, Receipt, Request, RoundReceipt, Settlement
 from sdf.replay import fold_ledger
 from sdf.storage import RunDir

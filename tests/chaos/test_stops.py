@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from runs import Oracle, Process, answers, check_whole, corpus, is_complete, make
 
-from sdf import api, lease
+from sdf import api
 from sdf.errors import LeaseHeld
 from sdf.shards import read_manifest
-from sdf.storage import RunDir
+from sdf.storage import RunDir, lease
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

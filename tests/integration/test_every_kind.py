@@ -12,8 +12,8 @@ from support import GENRES, ROWS, documents, make, shard_hashes, write_recipe
 from sdf import api, tokens
 from sdf.ledger import read_ledger
 from sdf.manifest import text_of
-from sdf.story import Outcome
 from sdf.storage import RunDir
+from sdf.story import Outcome
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from sdf.card import Facts, write_card
 from sdf.manifest import GenreCount, Manifest, Shard, TokenizerRef
 from sdf.shards import gc, publish, write_shard
+from sdf.shards.card import Facts, write_card
 from sdf.storage import RunDir
 
 ROOT = Path(__file__).parents[2]

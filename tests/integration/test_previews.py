@@ -8,9 +8,10 @@ import pytest
 from support import GENRES, ROWS, make, shard_hashes, write_recipe
 
 from sdf import api
+from sdf.job import compile_job
 from sdf.ledger import read_ledger
 from sdf.plan import Plan
-from sdf.recipe import compile_job, load
+from sdf.recipe import load
 from sdf.storage import RunDir
 
 

@@ -4,7 +4,7 @@ import re
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sdf.constitution import parse
@@ -32,6 +32,7 @@ pieces = st.sampled_from(
 anything = st.lists(st.one_of(pieces, words, sentences, bodies, st.text(max_size=40)), max_size=25).map("\n".join)
 
 
+@example("A bare title\nLog\n===\n```\n")
 @given(anything)
 def test_any_text_gives_ordered_spans_of_itself_or_is_refused(text: str) -> None:
     try:
