@@ -20,7 +20,18 @@ import anthropic
 import httpx2
 
 from sdf.errors import ProviderError, RecipeError, Unavailable
-from sdf.providers.endpoints import base_url, checked, failure, key_of, no_key, retry_after, said, seconds, truth
+from sdf.providers.endpoints import (
+    CONNECT_SECONDS,
+    base_url,
+    checked,
+    failure,
+    key_of,
+    no_key,
+    retry_after,
+    said,
+    seconds,
+    truth,
+)
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
 from sdf.records import Answer, FinishReason, Request, Usage, canonical_json
 
@@ -49,8 +60,8 @@ MINIMA: Mapping[str, int] = {
 }
 # For a model that is not listed. A marker too many is free, one too few costs ten times the input.
 LEAST_MINIMUM = 512
-# English has four or more; three never calls a prefix short that is not.
-CHARACTERS_PER_TOKEN = 3
+# English has four or more, Chinese three: three never calls a prefix short that is not.
+BYTES_PER_TOKEN = 3
 
 # The SDK refuses to ask for more in one piece, since idle connections are cut before such a reply is whole.
 MAX_UNSTREAMED_TOKENS = 21_333
@@ -169,7 +180,7 @@ class Anthropic:
     def _is_marked(self, request: Request) -> bool:
         """Whether the prefix can be cached; said once per model when it cannot."""
         minimum = _minimum(request.model)
-        if len(request.prefix.text) >= minimum * CHARACTERS_PER_TOKEN:
+        if len(request.prefix.text.encode()) >= minimum * BYTES_PER_TOKEN:
             return True
         if request.prefix.text and request.model not in self._warned:
             self._warned.add(request.model)
@@ -192,7 +203,7 @@ class Anthropic:
             return await asyncio.wait_for(asking, self._timeout)
         except anthropic.APIStatusError as error:
             return self._status_failure(error)
-        except (asyncio.TimeoutError, anthropic.APITimeoutError, httpx2.TimeoutException):
+        except asyncio.TimeoutError:
             return Unavailable(f"{NAME}: no answer within {self._timeout:g} s")
         except (json.JSONDecodeError, UnicodeDecodeError, RuntimeError):
             # RuntimeError: nested too deeply, or the events of a stream out of order.
@@ -222,13 +233,14 @@ class Anthropic:
     def _client(self) -> anthropic.AsyncAnthropic:
         """Opened at the first request: connections belong to the event loop."""
         if self._opened is None:
+            timeout = httpx2.Timeout(self._timeout, connect=min(CONNECT_SECONDS, self._timeout))
             self._opened = anthropic.AsyncAnthropic(
                 api_key=self._key.reveal(),
                 base_url=self._base_url,
                 max_retries=0,
-                timeout=self._timeout,
+                timeout=timeout,
                 # Half the CPU of the default transport.
-                http_client=anthropic.DefaultAioHttpClient(follow_redirects=False, timeout=self._timeout),
+                http_client=anthropic.DefaultAioHttpClient(follow_redirects=False, timeout=timeout),
             )
         return self._opened
 

@@ -27,6 +27,8 @@ from sdf.recipe import is_secret
 MAX_KEY_CHARS = 4_096
 MAX_SAID_CHARS = 300
 MAX_SECONDS = 3_600.0
+# Nobody is there who has not taken a connection by then.
+CONNECT_SECONDS = 10.0
 
 # Wrong address, key, model, policy or bill: no other request will fare better.
 FATAL = frozenset({401, 402, 403, 404, 405, 407})

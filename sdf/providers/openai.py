@@ -20,7 +20,17 @@ from typing import Any
 import aiohttp
 
 from sdf.errors import ProviderError, RateLimited, RecipeError, Unauthorized, Unavailable
-from sdf.providers.endpoints import base_url, checked, failure, key_of, retry_after, said, seconds, truth
+from sdf.providers.endpoints import (
+    CONNECT_SECONDS,
+    base_url,
+    checked,
+    failure,
+    key_of,
+    retry_after,
+    said,
+    seconds,
+    truth,
+)
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
 from sdf.records import Answer, FinishReason, Prefix, Request, Usage, canonical_json
 
@@ -154,7 +164,7 @@ class OpenAI:
         if self._opened is None:
             self._opened = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),
-                timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(10.0, self._timeout)),
+                timeout=aiohttp.ClientTimeout(total=self._timeout, sock_connect=min(CONNECT_SECONDS, self._timeout)),
                 cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._opened

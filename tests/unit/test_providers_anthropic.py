@@ -110,20 +110,22 @@ def test_no_environment_variable_sends_the_key_elsewhere(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    ("model", "n_characters", "is_marked"),
+    ("model", "text", "is_marked"),
     [
-        ("claude-haiku-4-5", 12_000, False),
-        ("claude-haiku-4-5", 13_000, True),
-        ("claude-opus-5-5", 1_500, False),
-        ("claude-opus-5-5", 1_600, True),
-        ("claude-opus-4-8", 1_600, False),
-        ("a-model-of-next-year", 1_600, True),
+        ("claude-haiku-4-5", "x" * 12_000, False),
+        ("claude-haiku-4-5", "x" * 13_000, True),
+        ("claude-opus-5-5", "x" * 1_500, False),
+        ("claude-opus-5-5", "x" * 1_600, True),
+        ("claude-opus-5-5", "雨" * 600, True),
+        ("claude-opus-4-8", "x" * 1_600, False),
+        ("a-model-of-next-year", "x" * 1_600, True),
     ],
+    ids=lambda value: value[:24] if isinstance(value, str) else None,
 )
 def test_a_prefix_too_short_to_be_cached_is_not_marked_and_is_warned_of_once(
-    model: str, n_characters: int, is_marked: bool, caplog: pytest.LogCaptureFixture
+    model: str, text: str, is_marked: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prefix = Prefix.of("x" * n_characters)
+    prefix = Prefix.of(text)
     with serving() as api:
         ask(api, *(request(draw, prefix, model) for draw in range(3)))
     assert [("cache_control" in each.body["system"][0]) for each in api.asked] == [is_marked] * 3
