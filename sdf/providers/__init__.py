@@ -35,11 +35,17 @@ class Provider(Protocol):
 
 
 def make(name: str, settings: Mapping[str, str]) -> Provider:
-    """The provider called `name`. Raises RecipeError for an unknown name, an unknown setting or a bad value."""
+    """The provider called `name`. RecipeError for an unknown name or setting, a bad value, or a missing package."""
     if name not in PROVIDERS:
         raise RecipeError(f"unknown provider {name!r}{nearest(name, PROVIDERS)}; known: {', '.join(sorted(PROVIDERS))}")
-    module, _, attribute = PROVIDERS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)(settings)
+    path, _, attribute = PROVIDERS[name].partition(":")
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"provider {name} needs {error.name}, which is not installed here: pip install 'sdf[{name}]'"
+        ) from None
+    return getattr(module, attribute)(settings)
 
 
 def nearest(name: str, known: Mapping[str, object]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from email.utils import formatdate
 
 import pytest
 
-from sdf.errors import ProviderError, RateLimited, RequestRejected, Unauthorized, Unavailable
+from sdf.errors import ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
+from sdf.providers import make
 from sdf.providers.endpoints import FATAL_CODES, Secret, failure, retry_after, said
 from sdf.recipe import is_secret
 
@@ -44,6 +46,13 @@ def test_a_setting_that_would_hold_a_key_is_known(name: str, value: str) -> None
 )
 def test_any_other_setting_is_none(name: str, value: str) -> None:
     assert not is_secret(name, value)
+
+
+def test_a_provider_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "anthropic", None)
+    monkeypatch.delitem(sys.modules, "sdf.providers.anthropic", raising=False)
+    with pytest.raises(RecipeError, match=r"needs anthropic, .* pip install 'sdf\[anthropic\]'"):
+        make("anthropic", {})
 
 
 def test_a_secret_shows_itself_only_when_asked() -> None:
