@@ -30,6 +30,8 @@ CHANCE = 1e-9
 N_REMEMBERED = 200
 # Seconds, of the event loop's own clock, after which a request that has not ended counts as lost.
 TIMEOUT = 600.0
+# Requests rejected with none answered, after which the fault is taken for the recipe's or the server's.
+N_REJECTED = 16
 # Seconds without any success, while requests fail, after which the provider counts as dead.
 PATIENCE = 300.0
 
@@ -65,7 +67,7 @@ class Governor:
         self._ceiling = max_in_flight
         self._limit = float(max_in_flight)
         self._in_flight = self._n_unsettled = 0
-        self._n_cuts = self._n_successes = 0
+        self._n_cuts = self._n_successes = self._n_rejected = 0
         self._resume_at = -math.inf
         self._failing_since: float | None = None
         # A prior of one healthy call: with no evidence, four failures are enough.
@@ -88,7 +90,8 @@ class Governor:
         """The answer, however long shared trouble lasts.
 
         Raises RequestRejected for this request's own fault, Unauthorized at once and for everyone, and CircuitOpen
-        once requests have failed for `patience` seconds without a success. Cancelling it gives its permit back.
+        once requests have failed for `patience` seconds without a success, or when the first N_REJECTED were all
+        rejected. Cancelling it gives its permit back.
         """
         self._n_unsettled += 1
         try:
@@ -117,8 +120,9 @@ class Governor:
             except Unauthorized as error:
                 self._break(error)
                 raise
-            except RequestRejected:
+            except RequestRejected as error:
                 self._failing_since = None
+                self._rejected(error)
                 raise
             else:
                 self._succeeded(trials)
@@ -128,6 +132,16 @@ class Governor:
             await self._nap(wait)
 
     # --- what an outcome changes ---
+
+    def _rejected(self, error: RequestRejected) -> None:
+        """A fault of every request is not a fault of each: it would settle a whole corpus as failed."""
+        self._n_rejected += 1
+        if not self._n_successes and self._n_rejected >= N_REJECTED:
+            message = (
+                f"all {self._n_rejected} requests so far were rejected, the last with: {error}; nothing else is sent"
+            )
+            self._break(CircuitOpen(message))
+            raise CircuitOpen(message) from None
 
     def _succeeded(self, trials: _Trials) -> None:
         self._n_successes += 1

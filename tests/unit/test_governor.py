@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from sdf.errors import RateLimited, RequestRejected, Unauthorized, Unavailable
-from sdf.providers.governor import LONGEST_WAIT, N_FAILURES, PATIENCE, Governor
+from sdf.providers.governor import LONGEST_WAIT, N_FAILURES, N_REJECTED, PATIENCE, Governor
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Wants
 
 PREFIX = Prefix.of("the same for all")
@@ -386,6 +386,24 @@ def test_other_errors_pass_through_at_once_and_give_the_permit_back(error: Excep
         assert texts(await setup.outcomes([1, 2])) == [type(error).__name__, "answer 2"]
         assert len(setup.calls_of(1)) == 1
         assert setup.governor.in_flight == 0
+
+    play(test)
+
+
+def test_when_every_request_is_rejected_the_fault_is_not_theirs() -> None:
+    async def test() -> None:
+        setup = Setup(failing_while(lambda n, r: True, RequestRejected("context too short")), max_in_flight=1)
+        found = texts(await setup.outcomes(range(N_REJECTED + 5)))
+        assert found == ["RequestRejected"] * (N_REJECTED - 1) + ["CircuitOpen"] * 6
+        assert len(setup.provider.calls) == N_REJECTED
+
+    play(test)
+
+
+def test_rejections_after_an_answer_are_their_own_fault() -> None:
+    async def test() -> None:
+        setup = Setup(failing_while(lambda n, r: n > 1, RequestRejected("too long")), max_in_flight=1)
+        assert texts(await setup.outcomes(range(50))) == ["answer 0"] + ["RequestRejected"] * 49
 
     play(test)
 
