@@ -82,13 +82,12 @@ def _data_files(manifest: Manifest, config: str) -> dict[str, Any]:
 
 
 def _info(manifest: Manifest, config: str) -> dict[str, Any]:
-    splits = _splits(manifest, config)
-    n_rows = {split: sum(shard.n_rows for shard in shards) for split, shards in splits.items()}
+    """Without `splits`: `datasets` wants their sizes in memory beside their rows, which no manifest knows."""
+    shards = [shard for shard in manifest.shards if shard.config == config]
     return {
         "config_name": config,
         "features": [_feature(field) for field in COLUMNS[config]],
-        "splits": [{"name": split, "num_examples": n} for split, n in n_rows.items()],
-        "download_size": sum(shard.size_bytes for shards in splits.values() for shard in shards),
+        "download_size": sum(shard.size_bytes for shard in shards),
     }
 
 

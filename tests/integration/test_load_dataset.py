@@ -104,6 +104,7 @@ def loaded(script: str, corpus: Path, tmp_path: Path) -> str:
     command = [sys.executable, "-c", script, str(corpus)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "Ignoring part of dataset_info" not in done.stderr
     return done.stdout
 
 
