@@ -9,7 +9,6 @@ text is for a user to read.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from sdf import shards, tokens
 from sdf.assemble import GenreTerms, Terms
 from sdf.directory import job_of, occupy
 from sdf.errors import DamagedError, Missing, RecipeError, StorageError, UsageError
+from sdf.eventloop import run_to_end
 from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
@@ -116,7 +116,7 @@ def _carry_out(
             told = Run(job, run_dir, lease, terms or whole, crew, reuse, stop, on_progress, commits)
             return await told.tell()
 
-        return asyncio.run(tell())
+        return run_to_end(tell())
     finally:
         lease.release()
 

@@ -6,11 +6,11 @@ key is found; after the first that is not, every later step would be paid for, s
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdf.errors import SdfError
+from sdf.eventloop import run_to_end
 from sdf.generate import settle_brief
 from sdf.job import Job
 from sdf.ledger import AnswerReader, LedgerView
@@ -51,7 +51,7 @@ def bill(job: Job, ledger: RunDir, view: LedgerView) -> Bill:
     step = max(1, len(known) // SAMPLE)
     sample = known[::step]
     angles = {each.key: each.angles for each in view.rounds}
-    n_requests, n_unpaid = asyncio.run(_walk(job, plan, AnswerReader(ledger), view, sample, angles))
+    n_requests, n_unpaid = run_to_end(_walk(job, plan, AnswerReader(ledger), view, sample, angles))
     scale = len(known) / max(1, len(sample))
     return Bill(round(n_requests * scale), round(n_unpaid * scale), step == 1)
 
