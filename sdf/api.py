@@ -9,6 +9,7 @@ text is for a user to read.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -45,6 +46,8 @@ from sdf.storage.lease import Lease
 from sdf.story import Outcome, Progress, terms_of
 
 Path_ = str | os.PathLike[str]
+
+log = logging.getLogger(__name__)
 
 # Set by Ray for the entrypoint of a submitted job.
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -105,6 +108,7 @@ def _carry_out(
     tokens.load(job.recipe.tokenizer)
     whole = terms_of(job, Plan(job))
     run_dir.check_usable()
+    _connect(job)
     lease = Lease.take(run_dir, owner={"recipe": job.recipe.name}, say=say)
     try:
         reach("lease taken")
@@ -118,15 +122,30 @@ def _carry_out(
 
         return run_to_end(tell())
     finally:
+        _release(lease)
+
+
+def _release(lease: Lease) -> None:
+    """A disk that is full must not hide the error that says so; the next run waits for the lease to go stale."""
+    try:
         lease.release()
+    except StorageError as error:
+        log.warning("the lease could not be released: %s", error)
+
+
+def _connect(job: Job) -> None:
+    """Before the lease is taken: a cluster may be slow to answer, and nobody renews the lease yet."""
+    if job.recipe.ray != "none":
+        from sdf import driver  # ray takes two seconds to import, which `--ray none` need not wait for
+
+        driver.connect(job.recipe.ray, job.recipe.workers)
 
 
 def _crew(job: Job, run_dir: RunDir, epoch: int) -> Crew:
     if job.recipe.ray == "none":
         return InProcess(job, run_dir, epoch)
-    from sdf import driver  # ray takes two seconds to import, which `--ray none` need not wait for
+    from sdf import driver
 
-    driver.connect(job.recipe.ray, job.recipe.workers)
     return driver.RayCrew(job, run_dir, epoch)
 
 
@@ -181,7 +200,9 @@ def _matched(terms: Terms, reader: Reader, receipts: Sequence[Receipt], other: R
 
     return replace(
         terms,
-        sequences=tuple(replace(each, n_briefs=ends[each.genre]) for each in terms.sequences),
+        sequences=tuple(
+            replace(each, n_briefs=ends[each.genre] // each.n_twins * each.n_twins) for each in terms.sequences
+        ),
         target_tokens=2**62,
         keeps=matching,
         exactly=True,
@@ -292,7 +313,7 @@ def gc(directory: Path_) -> list[str]:
     try:
         return shards.gc(run_dir, manifest)
     finally:
-        lease.release()
+        _release(lease)
 
 
 def genres(dirs: Sequence[Path_] = ()) -> dict[str, Genre]:

@@ -169,6 +169,9 @@ class Fold:
             del tally.waiting[receipt.index]
         tally.next += len(unit)
         rejections = self._rejections(unit)
+        if self._verdicts:
+            settled = {receipt.location for receipt in unit}
+            self._verdicts = {pair: same for pair, same in self._verdicts.items() if pair[1] not in settled}
         if rejections:
             self._reject(tally, rejections)
         else:

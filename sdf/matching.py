@@ -57,7 +57,7 @@ def keeps(reader: Reader, receipts: Sequence[Receipt], excluded: Exclusions) -> 
     def kept(receipt: Receipt) -> bool:
         if receipt.brief in unwanted:
             return False
-        return plan.brief(receipt.genre, receipt.index).principle.id not in excluded.principles
+        return plan.principle_of(receipt.genre, receipt.index) not in excluded.principles
 
     return kept
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from sdf.assemble import Cut, Pair, Terms
-from sdf.errors import CircuitOpen, SdfError, StorageError
+from sdf.errors import CircuitOpen, SdfError, StorageError, StorageFull, Superseded
 from sdf.failpoints import reach
 from sdf.job import Job
 from sdf.ledger import SettlementLog, read_ledger
@@ -29,13 +29,11 @@ from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
 from sdf.shards.card import write_card
 from sdf.storage import RunDir, check_epoch
-from sdf.storage.lease import Lease
+from sdf.storage.lease import RENEW_EVERY, STALE_AFTER, Lease
 from sdf.story import Outcome, Progress, Story, facts_of
 from sdf.worker import Answered, Batch, Order, Worker, name_of
 
 log = logging.getLogger(__name__)
-
-RENEW_EVERY = 10.0
 
 # Orders at a worker beyond those in flight: what it can settle while a message travels.
 QUEUE_AHEAD = 4
@@ -96,7 +94,7 @@ class InProcess:
         return await asyncio.to_thread(self._reader.write, self._run_dir, cut)
 
     async def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]:
-        return self._reader.compare(pairs)
+        return await asyncio.to_thread(self._reader.compare, pairs)
 
 
 @dataclass
@@ -119,6 +117,7 @@ class Run:
         self._hands: dict[str, Hand] = {}
         self._paid: dict[str, tuple[int, Usage]] = {}
         self._deaths = 0
+        self._fold_failed = False
         self._turn = asyncio.Lock()
         self._writing: deque[tuple[Cut, asyncio.Task[Shard]]] = deque()
 
@@ -139,10 +138,12 @@ class Run:
         beats = asyncio.get_running_loop().create_task(self._renew())
         try:
             await asyncio.to_thread(self._open)
+            # All that is settled at once: seconds for a large ledger, and the lease must be renewed meanwhile.
+            await asyncio.to_thread(self._story.fold.advance)
             await self._fold()
             n_workers = self.job.recipe.workers
             await asyncio.gather(*(self._tend(number) for number in range(n_workers)))
-            if self.commits:
+            if self.commits and not self._fold_failed:
                 await self._publish_last()
             self._log.flush()
             self.report(self._story.progress())
@@ -177,6 +178,8 @@ class Run:
             except WorkerLost as error:
                 self._hands.pop(name, None)
                 await self._recover(name, given, error)
+            except SdfError as error:
+                self.stop.request(error)
 
     async def _work(self, name: str, hand: Hand, given: dict[object, Order]) -> None:
         acked = 0
@@ -239,20 +242,33 @@ class Run:
             )
 
     async def _fold(self) -> None:
-        """Folds as far as receipts reach, and sends off the shards that filled up."""
-        async with self._turn:
-            while pairs := self._story.fold.advance():
-                self._story.fold.learn(await self.crew.compare(pairs))
+        """Folds as far as receipts reach, and sends off the shards that filled up.
+
+        An error here (a full disk, a lost task) stops the run and the folding; the workers are still drained, so that
+        what they paid for is kept.
+        """
+        try:
+            async with self._turn:
+                if not self._fold_failed:
+                    await self._fold_on()
+        except SdfError as error:
+            self._fold_failed = True
+            self.stop.request(error)
+        self.report(self._story.progress())
+
+    async def _fold_on(self) -> None:
+        while pairs := self._story.fold.advance():
+            self._story.fold.learn(await self.crew.compare(pairs))
+        if self.commits:
             for cut in self._story.fold.take_full():
                 self._send_off(cut)
             await self._publish_ready()
-        self.report(self._story.progress())
 
     def _send_off(self, cut: Cut) -> None:
         self._writing.append((cut, asyncio.get_running_loop().create_task(self._shard(cut))))
 
     async def _shard(self, cut: Cut) -> Shard:
-        shard = self._known(cut)
+        shard = await asyncio.to_thread(self._known, cut)
         if shard is None:
             shard = await self.crew.write(cut)
             reach("shard written")
@@ -272,8 +288,9 @@ class Run:
         """Commits, in fold order, the shards that are written."""
         n_ready = 0
         while self._writing and self._writing[0][1].done():
-            cut, task = self._writing.popleft()
+            cut, task = self._writing[0]
             self._story.commit(cut, task.result())
+            self._writing.popleft()
             n_ready += 1
         if n_ready:
             self._publish("growing")
@@ -304,13 +321,20 @@ class Run:
             reach("card written")
 
     async def _renew(self) -> None:
-        try:
-            while True:
-                await asyncio.sleep(RENEW_EVERY)
+        """A store may fail now and then: only as many failures running as make the lease stale stop the run."""
+        n_missed = 0
+        while True:
+            await asyncio.sleep(RENEW_EVERY)
+            try:
                 await asyncio.to_thread(self.lease.renew)
                 self._log.flush()
-        except SdfError as error:
-            self.stop.request(error)
+                n_missed = 0
+            except StorageError as error:
+                n_missed += 1
+                log.warning("the lease could not be renewed: %s", error)
+                if isinstance(error, Superseded | StorageFull) or n_missed * RENEW_EVERY >= STALE_AFTER:
+                    self.stop.request(error)
+                    return
 
     def _outcome(self) -> Outcome:
         fold = self._story.fold

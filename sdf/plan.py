@@ -25,7 +25,7 @@ BLOCK = 8
 TOKENS_PER_WORD = 1.35
 
 
-@lru_cache(maxsize=65_536)
+@lru_cache(maxsize=8_192)
 def dealt(deck: tuple[str, ...], seed: int, genre: str, principle: str, axis: str, number: int) -> tuple[str, ...]:
     """The deck as shuffled for one cell and one round through it: exact counts, seeded order."""
     cards = list(deck)
@@ -120,6 +120,10 @@ class Plan:
         turn, position = divmod(block, len(principles))
         principle = principles[order_of_cells(len(principles), self.job.recipe.seed, genre, turn)[position]]
         return Slot(self.job.recipe.seed, genre, principle.id, turn * BLOCK + within), principle
+
+    def principle_of(self, genre: str, index: int) -> str:
+        """The id of a brief's principle, without the rest of the brief."""
+        return self._slot(genre, index // max(1, len(self.twins(genre))))[0].principle
 
     def round_of(self, genre: str, index: int) -> tuple[RoundKey, int] | None:
         """The angle round that serves a brief, and the brief's place in it; None when the genre asks for no angles."""

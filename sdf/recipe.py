@@ -32,12 +32,14 @@ DROPPED_SAMPLING: Mapping[str, tuple[str, ...]] = {"anthropic": ("temperature", 
 _SECRET_NAMES = ("key", "token", "secret", "password", "auth", "credential")
 _SECRET_VALUE = re.compile(r"\b(sk-[\w-]{16,}|Bearer\s)")
 
+_SECRET_IN_URL = re.compile(r"://[^/\s]*@|[?&][^=&\s]*(key|token|secret|password)[^=&\s]*=", re.IGNORECASE)
+
 
 def is_secret(name: str, value: str) -> bool:
     """Whether a provider setting would hold a key. `key_file` names a file."""
     words = re.split(r"[^a-z]+", name.lower().replace("apikey", "key"))
     named = name != "key_file" and any(word in _SECRET_NAMES for word in words)
-    return named or _SECRET_VALUE.search(value) is not None
+    return named or _SECRET_VALUE.search(value) is not None or _SECRET_IN_URL.search(value) is not None
 
 
 def size(value: str | float) -> int:

@@ -36,6 +36,8 @@ def assemble(job: Job, terms: Terms, ledger: RunDir, out: RunDir, view: LedgerVi
     if before is None or before.shards != manifest.shards:
         write_rejections(out, manifest.number, story.fold.rejections)
         publish(out, manifest)
+    else:
+        manifest = before
     write_card(out, manifest, facts_of(job))
     return Outcome(manifest, story.fold.finished, story.unmet, 0, Usage(), 0, Usage())
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from bisect import bisect_right
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from sdf.frontmatter import near
 from sdf.genres import Source
 from sdf.manifest import Manifest, newest
 from sdf.parquet import open_parquet
+from sdf.records import canonical_json
 
 
 class Rows(Protocol):
@@ -88,7 +89,7 @@ class ParquetRows:
         self._n_rows = 0
         for path in paths:
             self._add(path)
-        self._group = lru_cache(maxsize=2)(self._read)
+        self._last: tuple[int, Any] | None = None
 
     def __len__(self) -> int:
         return self._n_rows
@@ -97,7 +98,9 @@ class ParquetRows:
         if not 0 <= number < self._n_rows:
             raise IndexError(number)
         group = bisect_right(self._starts, number) - 1
-        return self._group(group).slice(number - self._starts[group], 1).to_pylist()[0]
+        if self._last is None or self._last[0] != group:
+            self._last = (group, self._read(group))
+        return self._last[1].slice(number - self._starts[group], 1).to_pylist()[0]
 
     def _add(self, path: Path) -> None:
         with open_parquet(path, str(path)) as file:
@@ -143,7 +146,7 @@ class JsonRows:
 
     def __init__(self, path: Path, columns: tuple[str, ...]) -> None:
         self._path, self._columns = path, columns
-        self._offsets: list[int] = []
+        self._offsets = array("q")
         with path.open("rb") as file:
             offset = 0
             for line in file:
@@ -162,9 +165,11 @@ class JsonRows:
             line = file.readline()
         try:
             value = json.loads(line)
-            return {name: value[name] for name in self._columns}
+            row = {name: value[name] for name in self._columns}
+            canonical_json(row).encode()  # half of a cut emoji is legal JSON and no text
         except (ValueError, TypeError) as error:
-            raise SourceError(f"{self._path}: row {number + 1} is not a JSON object ({error})") from None
+            raise SourceError(f"{self._path}: row {number + 1} is no JSON object of valid text ({error})") from None
         except KeyError as error:
             asked = ", ".join(self._columns)
             raise SourceError(f"{self._path}: row {number + 1} has no field {error}; the genre reads {asked}") from None
+        return row

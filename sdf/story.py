@@ -51,8 +51,7 @@ def split_of(plan: Plan, genre: str, index: int, holdout: float) -> str:
     """Whole cells are held out, by a hash of the cell: siblings never straddle the splits."""
     if not holdout:
         return "train"
-    principle = plan.brief(genre, index).principle.id
-    return "validation" if stream("holdout", genre, principle) / 2**64 < holdout else "train"
+    return "validation" if stream("holdout", genre, plan.principle_of(genre, index)) / 2**64 < holdout else "train"
 
 
 @dataclass(frozen=True, slots=True)

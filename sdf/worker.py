@@ -193,7 +193,8 @@ class Worker:
         """The first error stops the run; the driver learns of it with the next batch."""
         if not isinstance(error, SdfError):
             log.error("unexpected %s", type(error).__name__, exc_info=error)
-            error = SdfError(f"unexpected {type(error).__name__}: {error}; the worker's log has the traceback")
+            # By name alone: what a foreign error says may hold a secret.
+            error = SdfError(f"unexpected {type(error).__name__}; the worker's log has the traceback")
         self._error = self._error or error
         self._news.set()
 
@@ -209,8 +210,6 @@ class Worker:
                 return
             # Not in one line: the list would be looked up before the wait, and a flush takes it away meanwhile.
             self._settled.append(ended)
-        if self._writer.pending_bytes >= FLUSH_BYTES:
-            self._full.set()
 
     async def _settle(self, order: Order) -> tuple[Settlement | RoundSettlement, Draft | None]:
         if isinstance(order, RoundOrder):
@@ -241,7 +240,7 @@ class Worker:
             if location is not None:
                 entry = reader.read(location)
                 return entry.answer, location if answered.own else self._keep(
-                    request, replace(entry, unit=unit, step=step)
+                    request, replace(entry, unit=unit, step=step, answer=replace(entry.answer, usage=Usage()))
                 )
         if self._draining:
             raise _Drained
@@ -253,15 +252,20 @@ class Worker:
     def _keep(self, request: Request, entry: AnswerEntry) -> Location:
         self._writer.keep_prefix(request.prefix)
         try:
-            return self._writer.append(entry)
+            location = self._writer.append(entry)
         except ValueError as error:
             raise RequestRejected(f"the answer cannot be kept: {error}") from None
+        if self._writer.pending_bytes >= FLUSH_BYTES:
+            self._full.set()
+        return location
 
     async def _flush_for_ever(self) -> None:
         while not self._closing:
             await _within(self._full, FLUSH_SECONDS)
             self._full.clear()
             await self._flush()
+        # What came while the last flush was writing.
+        await self._flush()
 
     async def _flush(self) -> None:
         """Measures what settled, writes it, and only then hands out the receipts."""

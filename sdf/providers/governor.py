@@ -33,7 +33,8 @@ TIMEOUT = 600.0
 # Requests rejected with none answered, after which the fault is taken for the recipe's or the server's.
 N_REJECTED = 16
 # Seconds without any success, while requests fail, after which the provider counts as dead.
-PATIENCE = 300.0
+# Longer than an answer may take: a provider that is busy with long answers is not dead.
+PATIENCE = 900.0
 
 
 @dataclass(slots=True)

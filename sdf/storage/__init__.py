@@ -23,7 +23,6 @@ from sdf.storage.disks import ASIDE_SUFFIX, LocalDisk, ObjectStore, aside_name, 
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
 # Some network mounts refuse to sync a directory; their server orders renames itself.
-NO_DIRECTORY_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EBADF}
 WAYS_OUT = {
     errno.EACCES: "give this user write access, or choose another directory",
     errno.EPERM: "give this user write access, or choose another directory",

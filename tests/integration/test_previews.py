@@ -33,3 +33,10 @@ def test_the_run_pays_for_nothing_that_was_previewed(tmp_path: Path) -> None:
     view = read_ledger(RunDir(tmp_path / "out"))
     assert shard_hashes(tmp_path / "out") == shard_hashes(tmp_path / "fresh")
     assert view.n_answers == len(view.keys) and made.n_requests < fresh.n_requests
+
+
+def test_a_preview_commits_nothing(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {key: GENRES[key] for key in ("note", "letter")}, tokens=800)
+    api.preview(recipe, "note", 20, out=tmp_path / "out", shard_tokens=100)
+    run_dir = RunDir(tmp_path / "out")
+    assert not run_dir.files("manifests") and not run_dir.files("data")

@@ -27,6 +27,8 @@ from sdf.recipe import is_secret
         ("base_url", "https://host/?k=sk-ant-api03-0123456789abcdef"),
         ("key_file", "sk-ant-api03-0123456789abcdef"),
         ("header", "Bearer abc"),
+        ("base_url", "https://bob:hunter2@host/v1"),
+        ("base_url", "https://host/v1?api_key=hunter2"),
     ],
 )
 def test_a_setting_that_would_hold_a_key_is_known(name: str, value: str) -> None:

@@ -451,7 +451,7 @@ def test_the_sdk_does_not_retry() -> None:
         ({"base_url": "https://"}, "is not an address"),
         ({"base_url": "https://host:port"}, "is not an address"),
         ({"base_url": "https://[::1"}, "is not an address"),
-        ({"base_url": "https://user:word@host"}, "carries a user name"),
+        ({"base_url": "https://user:word@host"}, "would hold a key"),
         ({"base_url": "https://host/v1?x=1"}, "carries a user name, query"),
         ({"base_url": "https://host/v1#x"}, "carries a user name, query"),
         ({"base_url": "https://169.254.169.254/v1"}, "serves no model"),

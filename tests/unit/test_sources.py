@@ -6,6 +6,7 @@ import datetime
 import decimal
 import hashlib
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_an_unknown_column_names_the_nearest(tmp_path: Path) -> None:
 def test_a_line_that_is_no_object_is_named_by_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"topic": 1, "level": 1}\n' + line + "\n", encoding="latin-1")
-    with pytest.raises(SourceError, match="row 2 is not a JSON object"):
+    with pytest.raises(SourceError, match="row 2 is no JSON object"):
         opened(path).row(1)
 
 
@@ -135,3 +136,17 @@ def test_a_directory_that_is_no_corpus_is_named(tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     with pytest.raises(SourceError, match="corpus: no manifest here"):
         opened(tmp_path / "corpus")
+
+
+@pytest.mark.parametrize("name", ["rows.parquet", "rows.jsonl"])
+def test_open_rows_travel_to_workers(tmp_path: Path, name: str) -> None:
+    rows = opened(written(tmp_path / name))
+    assert rows.row(4)["topic"] == "t4"
+    assert pickle.loads(pickle.dumps(rows)).row(7)["topic"] == "t7"
+
+
+def test_half_an_emoji_is_named_by_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"topic": "a", "level": 1}\n{"topic": "\\ud83d", "level": 2}\n', encoding="utf-8")
+    with pytest.raises(SourceError, match="row 2 is no JSON object of valid text"):
+        opened(path).row(1)

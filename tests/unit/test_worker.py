@@ -189,7 +189,7 @@ def test_a_fault_of_our_own_is_told_too_instead_of_waiting_for_ever(
         raise ZeroDivisionError("in a check")
 
     monkeypatch.setattr(Meter, "measure", fails)
-    with pytest.raises(SdfError, match="unexpected ZeroDivisionError: in a check"):
+    with pytest.raises(SdfError, match="unexpected ZeroDivisionError"):
         working(job, tmp_path, lambda worker: all_of(worker, LETTERS))
     assert "ZeroDivisionError" in caplog.text
 
