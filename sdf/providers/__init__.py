@@ -6,12 +6,12 @@ retries, never limits itself and never sleeps on a 429: `governor.Governor` does
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from collections.abc import Mapping
 from typing import Protocol
 
 from sdf.errors import RecipeError
+from sdf.frontmatter import near
 from sdf.records import Answer, Request
 
 # Imported only when chosen, so that no provider's SDK is needed by a run that does not use it.
@@ -37,7 +37,7 @@ class Provider(Protocol):
 def make(name: str, settings: Mapping[str, str]) -> Provider:
     """The provider called `name`. RecipeError for an unknown name or setting, a bad value, or a missing package."""
     if name not in PROVIDERS:
-        raise RecipeError(f"unknown provider {name!r}{nearest(name, PROVIDERS)}; known: {', '.join(sorted(PROVIDERS))}")
+        raise RecipeError(f"unknown provider {name!r}{near(name, PROVIDERS)}")
     path, _, attribute = PROVIDERS[name].partition(":")
     try:
         module = importlib.import_module(path)
@@ -46,9 +46,3 @@ def make(name: str, settings: Mapping[str, str]) -> Provider:
             f"provider {name} needs {error.name}, which is not installed here: pip install 'sdf[{name}]'"
         ) from None
     return getattr(module, attribute)(settings)
-
-
-def nearest(name: str, known: Mapping[str, object]) -> str:
-    """` (did you mean 'x'?)`, or nothing when no known name is close."""
-    close = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {close[0]!r}?)" if close else ""

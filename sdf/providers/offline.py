@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sdf.errors import RateLimited, RecipeError, Unavailable
-from sdf.providers import nearest
+from sdf.frontmatter import near
 from sdf.providers.offline_prompt import writer_for
 from sdf.providers.offline_shapes import SHAPES, tool_call, unusable
 from sdf.records import Answer, FinishReason, Request, Usage, stream
@@ -51,8 +51,7 @@ class Settings:
         known = {field.name: str(field.type) for field in fields(cls)}
         for name in settings:
             if name not in known:
-                listed = ", ".join(known)
-                raise RecipeError(f"provider offline: unknown setting {name!r}{nearest(name, known)}; known: {listed}")
+                raise RecipeError(f"provider offline: unknown setting {name!r}{near(name, known)}")
         values: dict[str, Any] = {name: _PARSERS[known[name]](name, value) for name, value in settings.items()}
         return cls(**values)
 

@@ -59,14 +59,14 @@ def outcomes(n_calls: int, **settings: str) -> list[str]:
 
 
 def test_an_unknown_provider_names_the_nearest() -> None:
-    with pytest.raises(RecipeError, match=r"unknown provider 'offlin' \(did you mean 'offline'\?\); known: .*offline"):
+    with pytest.raises(RecipeError, match=r"unknown provider 'offlin'; did you mean 'offline'\?"):
         make("offlin", {})
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"latencey": "1"}, r"unknown setting 'latencey' \(did you mean 'latency'\?\); known: latency, "),
+        ({"latencey": "1"}, r"unknown setting 'latencey'; did you mean 'latency'\?"),
         ({"latency": "fast"}, r"latency is 'fast'; write seconds from 0 to 3600"),
         ({"latency": "-1"}, r"latency is '-1'"),
         ({"latency": "nan"}, r"latency is 'nan'"),
