@@ -73,8 +73,7 @@ async def _settle_step(
     fault: tuple[str, str | None] = ("unparsable", None)
     for redraw in range(genre.redraws + 1):
         request = composer.brief_request(genre, step, brief, angle, values, redraw)
-        key = request.key()
-        answer, location = await ask(request, key, brief.id, step.name)
+        answer, key, location = await _answered(composer, ask, request, brief.id, step.name)
         found = value(request.wants, answer)
         if found is not None:
             values[step.name] = found
@@ -82,6 +81,16 @@ async def _settle_step(
             return None, None
         fault = (unusable(request.wants, answer), answer.detail)
     return fault
+
+
+async def _answered(
+    composer: Composer, ask: Ask, request: Request, unit: str, step: str
+) -> tuple[Answer, str, Location]:
+    """The answer, the key it was bought under, where it is kept; of the fallback model where the first refuses."""
+    key = request.key()
+    answer, location = await ask(request, key, unit, step)
+    other = composer.fallback(request) if answer.finish_reason == "refusal" else None
+    return (answer, key, location) if other is None else await _answered(composer, ask, other, unit, step)
 
 
 def unusable(wants: Wants, answer: Answer) -> str:
@@ -108,9 +117,8 @@ async def settle_round(
         if not missing:
             break
         request = composer.round_request(genre, step, key, principle, [*taken, *found], missing, attempt)
-        bought = request.key()
         try:
-            answer, location = await ask(request, bought, unit, step.name)
+            answer, bought, location = await _answered(composer, ask, request, unit, step.name)
         except RequestRejected:
             continue
         items = value(request.wants, answer)

@@ -7,7 +7,6 @@ nor the genre files are at hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.names import LOCALES
 from sdf.recipe import DECIDES, DROPPED_SAMPLING, Decides, Recipe
-from sdf.records import canonical_json, digest
+from sdf.records import Seat, canonical_json, digest
 from sdf.sources import fingerprint
 
 
@@ -31,6 +30,12 @@ class Job:
     recipe: Recipe
     constitution: Constitution
     genres: tuple[Genre, ...]
+
+    @property
+    def seats(self) -> tuple[Seat, ...]:
+        """Those whose models are asked, in the order in which a document needs them."""
+        roles: list[Seat] = [step.role for genre in self.genres for step in genre.steps]
+        return tuple(dict.fromkeys([*roles, "fallback"] if self.recipe.has_fallback else roles))
 
     def identity(self) -> dict[str, tuple[Decides, str]]:
         """What must agree for two jobs to share a directory: field -> (what it decides, its value as text)."""
@@ -92,21 +97,29 @@ def compile_job(recipe: Recipe) -> Job:
     genres = tuple(_pinned(known[name]) for name in recipe.mix)
     for genre in genres:
         _check_locales(genre)
-    _check_models(recipe, genres)
-    return Job(recipe, constitutions.load(recipe.constitution), genres)
+    job = Job(recipe, constitutions.load(recipe.constitution), genres)
+    _check_models(job)
+    return job
 
 
-def _check_models(recipe: Recipe, genres: Sequence[Genre]) -> None:
-    """Every role has a model, and every sampling value reaches it."""
-    for genre in genres:
-        for step in genre.steps:
-            recipe.model_of(step.role)
-    for name in DROPPED_SAMPLING.get(recipe.provider, ()):
-        if getattr(recipe, name) is not None:
-            raise RecipeError(
-                f"{name}: the API of provider {recipe.provider} takes it no longer; take it out of the recipe: "
-                "variety comes from axes, angles and names"
-            )
+def _check_models(job: Job) -> None:
+    """Every seat has a model, every sampling value reaches it, and an engine of our own serves one model."""
+    recipe = job.recipe
+    asked = {seat: (recipe.backend_of(seat), recipe.model_of(seat)) for seat in job.seats}
+    for backend, _ in asked.values():
+        for name in DROPPED_SAMPLING.get(backend.provider, ()):
+            if getattr(recipe, name) is not None:
+                raise RecipeError(
+                    f"{name}: the API of provider {backend.provider} takes it no longer; take it out of the recipe: "
+                    "variety comes from axes, angles and names"
+                )
+    engines = {each for each in asked.values() if each[0].provider == "vllm"}
+    if len(engines) > 1:
+        models = " and ".join(sorted({model for _, model in engines}))
+        raise RecipeError(
+            f"provider vllm runs one engine in each worker, and the roles ask for several ({models}); "
+            "serve the others with `vllm serve`, and give their roles provider openai"
+        )
 
 
 def _pinned(genre: Genre) -> Genre:

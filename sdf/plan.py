@@ -141,6 +141,8 @@ def content_hash(job: Job, genre: Genre) -> str:
     recipe = job.recipe
     full = any(step.context == "full" for step in genre.steps)
     models = {step.name: recipe.model_of(step.role) for step in genre.steps}
+    if recipe.has_fallback:
+        models["<fallback>"] = recipe.model_of("fallback")
     sampling = [recipe.temperature, recipe.top_p]
     constitution = job.constitution.hash if full else ""
     return digest(

@@ -7,6 +7,7 @@ rendered and hashed once per process and shared by every request that starts wit
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -103,7 +104,15 @@ class Composer:
             draw=draw,
             tools=step.tools,
             schema=step.schema,
+            seat=step.role,
         )
+
+    def fallback(self, request: Request) -> Request | None:
+        """The same question to the model that answers what others refuse; None when the recipe names none."""
+        recipe = self.job.recipe
+        if not recipe.has_fallback or request.seat == "fallback":
+            return None
+        return replace(request, model=recipe.model_of("fallback"), seat="fallback")
 
     def _render_prefix(self, genre: Genre, context: str, principle: Principle | None) -> Prefix:
         known: dict[str, Any] = dict(self._names)

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
@@ -17,7 +17,7 @@ from sdf import checks
 from sdf import genres as genre_files
 from sdf.errors import RecipeError
 from sdf.frontmatter import Fault, Marked, near, read, validated
-from sdf.records import Role
+from sdf.records import Seat
 
 Decides = Literal["text", "corpus", "run"]
 
@@ -38,7 +38,7 @@ _SECRET_IN_URL = re.compile(r"://[^/\s]*@|[?&][^=&\s]*(key|token|secret|password
 def is_secret(name: str, value: str) -> bool:
     """Whether a provider setting would hold a key. `key_file` names a file."""
     words = re.split(r"[^a-z]+", name.lower().replace("apikey", "key"))
-    named = name != "key_file" and any(word in _SECRET_NAMES for word in words)
+    named = name.rpartition(".")[2] != "key_file" and any(word in _SECRET_NAMES for word in words)
     return named or _SECRET_VALUE.search(value) is not None or _SECRET_IN_URL.search(value) is not None
 
 
@@ -91,7 +91,7 @@ class Recipe(BaseModel):
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     model: str | None = None
-    models: dict[Role, str] = {}
+    models: dict[Seat, str] = {}
 
     mix: dict[str, float] = Field(min_length=1)
     checks_off: tuple[str, ...] = ()
@@ -103,6 +103,7 @@ class Recipe(BaseModel):
     tokens: int
     genres_dir: tuple[str, ...] = ()
     provider: str = "offline"
+    providers: dict[Seat, str] = {}
     provider_settings: dict[str, str] = {}
     workers: int = Field(default=2, ge=1, le=10_000)
     in_flight: int = Field(default=64, ge=1, le=4_096)
@@ -131,6 +132,13 @@ class Recipe(BaseModel):
             raise ValueError(f"unknown provider {name!r}{near(name, DEFAULT_MODELS)}")
         return name
 
+    @field_validator("providers")
+    @classmethod
+    def _known_providers(cls, providers: dict[Seat, str]) -> dict[Seat, str]:
+        for name in providers.values():
+            cls._known_provider(name)
+        return providers
+
     @field_validator("provider_settings")
     @classmethod
     def _no_key(cls, settings: dict[str, str]) -> dict[str, str]:
@@ -158,19 +166,61 @@ class Recipe(BaseModel):
         except Fault as fault:
             raise RecipeError(fault.message) from None
 
-    def model_of(self, role: Role) -> str:
-        """RecipeError when the provider has no model of its own and the recipe names none."""
-        model = self.models.get(role) or self.model or DEFAULT_MODELS[self.provider]
+    def model_of(self, seat: Seat) -> str:
+        """RecipeError when its provider has no model of its own and the recipe names none."""
+        own = self.models.get(seat) or (self.model if seat != "fallback" else None)
+        provider = self.backend_of(seat).provider
+        model = own or DEFAULT_MODELS[provider]
         if model is None:
-            own = "" if role == "write" else f", or --{role}-model for this role"
-            raise RecipeError(
-                f"provider {self.provider} needs a model to {_WORK[role]}; name it with --model "
-                f"(`model:` in the recipe){own}"
-            )
+            ways = [] if seat == "fallback" else ["--model (`model:` in the recipe)"]
+            ways += [] if seat == "write" else [f"--{seat}-model (`models: {{{seat}: …}}`)"]
+            raise RecipeError(f"provider {provider} needs a model to {_WORK[seat]}; name it with {', or '.join(ways)}")
         return model
 
+    def backend_of(self, seat: Seat) -> Backend:
+        """Who is asked: the seat's own provider or the common one, with the settings that are meant for it.
 
-_WORK: Mapping[Role, str] = {"write": "write", "rewrite": "rewrite", "judge": "judge", "angle": "find angles"}
+        A setting `ROLE.NAME` is that role's alone; one without a role is for the common provider.
+        """
+        provider = self.providers.get(seat, self.provider)
+        shared = {} if provider != self.provider else _settings(self.provider_settings, None)
+        return Backend(provider, tuple(sorted({**shared, **_settings(self.provider_settings, seat)}.items())))
+
+    @property
+    def has_fallback(self) -> bool:
+        return "fallback" in self.models or "fallback" in self.providers
+
+
+class Backend(NamedTuple):
+    """A provider and its settings; equal ones share connections, limits and engines."""
+
+    provider: str
+    settings: tuple[tuple[str, str], ...]
+
+
+SEATS: tuple[Seat, ...] = get_args(Seat)
+
+
+def _settings(settings: Mapping[str, str], seat: Seat | None) -> dict[str, str]:
+    """Those of one seat, named without it; with None those of no seat."""
+    found: dict[str, str] = {}
+    for name, value in settings.items():
+        owner, dot, own = name.partition(".")
+        if dot and owner in SEATS:
+            if owner == seat:
+                found[own] = value
+        elif seat is None:
+            found[name] = value
+    return found
+
+
+_WORK: Mapping[Seat, str] = {
+    "write": "write",
+    "rewrite": "rewrite",
+    "judge": "judge",
+    "angle": "find angles",
+    "fallback": "answer what others refuse",
+}
 
 # Text: another value asks models something else. Corpus: the same answers, folded otherwise, free. Run: neither.
 TEXT = ("seed", "assistant", "maker", "temperature", "top_p", "model", "models")
@@ -210,7 +260,7 @@ def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
         if isinstance(given.get("mix"), str):
             base = fields.get("mix")
             given["mix"] = shares(given["mix"], base if isinstance(base, dict) else {})
-        for entries in ("models", "provider_settings"):
+        for entries in ("models", "providers", "provider_settings"):
             # One entry by flag leaves the file's others alone.
             if entries in given and isinstance(fields.get(entries), dict):
                 given[entries] = {**fields[entries], **given[entries]}

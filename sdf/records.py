@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 Role = Literal["write", "rewrite", "judge", "angle"]
+# Who may be asked: a model for each role, and one that answers what they refuse.
+Seat = Literal["write", "rewrite", "judge", "angle", "fallback"]
 Returns = Literal["text", "list", "score", "messages", "json"]
 FinishReason = Literal["stop", "length", "refusal", "tool_use", "error"]
 
@@ -141,7 +143,7 @@ class Request:
     """One question to a model: `prefix` then `messages` (chat), or `prefix` then `prompt` (completion).
 
     `draw` = hash(slot, step, redraw) seeds sampling, so that equal questions of different slots differ.
-    `tools` and `schema` are JSON texts or None.
+    `tools` and `schema` are JSON texts or None. `seat` says whose backend is asked; it is no part of the key.
     """
 
     model: str
@@ -153,6 +155,7 @@ class Request:
     prompt: str | None = None
     tools: str | None = None
     schema: str | None = None
+    seat: Seat = "write"
 
     def key(self) -> str:
         """The request key: equal keys are the same purchase. The prefix enters by its hash alone."""

@@ -12,7 +12,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from sdf import providers
 from sdf.documents import Draft, Meter
 from sdf.errors import RequestRejected, SdfError
 from sdf.failpoints import reach
@@ -21,7 +20,7 @@ from sdf.job import Job
 from sdf.ledger import AnswerReader, KeyIndex, LedgerWriter
 from sdf.plan import Plan
 from sdf.prompts import Composer
-from sdf.providers.governor import Governor
+from sdf.providers.panel import Panel
 from sdf.records import (
     Answer,
     AnswerEntry,
@@ -105,9 +104,7 @@ class Worker:
         self._composer = Composer(job)
         self._meter = Meter(job)
         self._writer = LedgerWriter(run_dir, epoch, name)
-        self._governor = Governor(
-            providers.make(recipe.provider, recipe.provider_settings), max_in_flight=recipe.in_flight
-        )
+        self._panel = Panel(job)
         self._principles = {principle.id: principle for principle in job.constitution.principles}
         self._answered: list[tuple[Answered, AnswerReader]] = []
         self._adopt(answered)
@@ -166,7 +163,7 @@ class Worker:
         self._closing = True
         self._full.set()
         await asyncio.wait([self._pulse])
-        await self._governor.close()
+        await self._panel.close()
 
     def _start(self, order: Order) -> None:
         self._n_open += 1
@@ -244,7 +241,7 @@ class Worker:
                 )
         if self._draining:
             raise _Drained
-        answer = await self._governor.answer(request)
+        answer = await self._panel.answer(request)
         self._n_requests += 1
         self._usage += answer.usage
         return answer, self._keep(request, AnswerEntry(key, unit, step, request.prefix.hash, answer))
