@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from sdf.errors import GenreError, SdfError
 
@@ -105,6 +106,24 @@ FLAGS = (
         list[str],
         reads=settings,
     ),
+    Flag(
+        "--base-url",
+        "provider_settings",
+        "Where the provider's server is; several take turns by load.",
+        list[str],
+        key="base_url",
+        reads=",".join,
+    ),
+    Flag("--key-file", "provider_settings", "A file with the key, readable where the workers run.", key="key_file"),
+    Flag(
+        "--allow-insecure",
+        "provider_settings",
+        "Plain http beyond this machine, on a network of your own.",
+        bool,
+        key="allow_insecure",
+        reads=lambda value: str(value).lower(),
+    ),
+    Flag("--cache-ttl", "provider_settings", "How long prompts stay cached at Anthropic: 5m or 1h.", key="cache_ttl"),
     Flag("--model", "model", "The model of every role that has none of its own."),
     Flag("--rewrite-model", "models", "The model that rewrites.", key="rewrite"),
     Flag("--judge-model", "models", "The model that scores.", key="judge"),
@@ -125,6 +144,17 @@ FLAGS = (
 )
 
 As_json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+
+
+class Once(TyperCommand):
+    """A command that refuses a flag given twice, where the last would silently win: two providers for one role."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = Counter(id(each) for each in self.make_parser(ctx).parse_args(list(args))[2])
+        for option in self.get_params(ctx):
+            if given[id(option)] > 1 and not option.multiple:  # type: ignore[attr-defined]
+                raise typer.BadParameter("given twice; name it once", ctx=ctx, param_hint=option.opts[0])
+        return super().parse_args(ctx, args)
 
 
 class Commands(TyperGroup):
@@ -172,7 +202,7 @@ def command(
             show(function(**given), as_json)
 
         _declare(run, function, flags)
-        into.command(name or function.__name__.rstrip("_"))(run)
+        into.command(name or function.__name__.rstrip("_"), cls=Once)(run)
         return function
 
     return register
@@ -201,10 +231,14 @@ def overrides_of(flags: Sequence[Flag], given: dict[Flag, Any]) -> Overrides:
         if value is None or value == []:
             continue
         value = flag.reads(value) if flag.reads else value
-        if flag.key is None:
+        entries = {flag.key: value} if flag.key is not None else value if isinstance(value, dict) else None
+        if entries is None:
             found[flag.field] = value
-        else:
-            found.setdefault(flag.field, {})[flag.key] = value
+            continue
+        merged = found.setdefault(flag.field, {})
+        for name in entries.keys() & merged.keys():
+            raise typer.BadParameter(f"{name} is given by two flags; name it once", param_hint=flag.name)
+        merged.update(entries)
     return found
 
 
