@@ -146,9 +146,12 @@ def test_the_least_recently_used_goes_and_the_limit_holds(store: FakeS3, tmp_pat
         assert stored_bytes(cache) <= 3 * SIZE
 
 
-def test_a_file_in_use_is_never_deleted(store: FakeS3, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_there_already", [False, True])
+def test_a_file_in_use_is_never_deleted(store: FakeS3, tmp_path: Path, is_there_already: bool) -> None:
     shards = [shard_of(number, store) for number in range(6)]
     cache = ShardCache(tmp_path, limit_bytes=2 * SIZE)
+    if is_there_already:
+        cache.path(store.url("run"), shards[0])
     held = cache.path(store.url("run"), shards[0])
     for shard in shards[1:]:
         ShardCache(tmp_path, limit_bytes=2 * SIZE).path(store.url("run"), shard)
