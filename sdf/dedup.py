@@ -7,8 +7,6 @@ between versions while signatures are kept in ledgers.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from array import array
 from collections.abc import Iterable, Sequence
 from hashlib import sha1
@@ -18,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdf.records import stream
+from sdf.words import encoded_words, words
 
 NUM_PERM = 120
 SIGNATURE = np.dtype("<u4")
@@ -30,23 +29,6 @@ SLACK = 0.15
 Words32 = npt.NDArray[np.uint32]
 Words64 = npt.NDArray[np.uint64]
 Word = TypeVar("Word", str, bytes)
-
-# Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, ideographs. There each character is a word. A Chinese
-# copy with one character in sixty changed has Jaccard 0.83 so, and 0.06 if each clause were one word, as `\w+` has it.
-_SPACELESS = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-)
-# Vowel signs and points, which `\w` leaves out: without them a word of Hindi or Hebrew falls to pieces.
-_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
-_WORD = re.compile(rf"[{_SPACELESS}]|(?:[^\W{_SPACELESS}]+|[{_MARKS}]+)+")
-# Where none of these stands, `\w+` finds the same words in half the time.
-_SPECIAL, _PLAIN_WORD = re.compile(f"[{_SPACELESS}{_MARKS}]"), re.compile(r"\w+")
-
-
-def words(text: str) -> list[str]:
-    """The words of a text, without case, compatibility forms and punctuation."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return (_WORD if _SPECIAL.search(plain) else _PLAIN_WORD).findall(plain)
 
 
 def shingles(text: str) -> frozenset[str]:
@@ -66,7 +48,7 @@ def signatures(texts: Sequence[str]) -> Words32:
     rows = np.full((len(texts), NUM_PERM), 0xFFFFFFFF, SIGNATURE)
     scratch = np.empty((NUM_PERM, _BLOCK), np.uint32)
     for row, text in zip(rows, texts, strict=True):
-        hashes = _hashes(_encoded_words(text))
+        hashes = _hashes(encoded_words(text))
         for start in range(0, len(hashes), _BLOCK):
             block = hashes[start : start + _BLOCK]
             permuted = np.multiply(_FACTORS, block, out=scratch[:, : len(block)])
@@ -174,17 +156,6 @@ def _runs(found: list[Word]) -> Iterable[tuple[Word, ...]]:
     return zip(*(found[start:] for start in range(SHINGLE_WORDS)))  # noqa: B905
 
 
-def _encoded_words(text: str) -> list[bytes]:
-    """`words` as UTF-8. Text that is ASCII but for its quotes and dashes takes a sixth of the time: it holds no
-    compatibility form, and no case but that of ASCII letters."""
-    plain = text
-    for mark in _TYPOGRAPHY:
-        plain = plain.replace(mark, " ")
-    if plain.isascii():
-        return plain.encode().translate(_ASCII_WORDS).split()
-    return [word.encode() for word in words(text)]
-
-
 def _hashes(found: list[bytes]) -> Words32:
     """The first four bytes of each shingle's SHA-1, mixed by MurmurHash3's finaliser, as datasketch has it."""
     shingled = list(map(b" ".join, _runs(found)))
@@ -217,9 +188,6 @@ def _row(signature: Any) -> Words32:
     return row
 
 
-# None is part of a word, composes with a letter or has a compatibility form that is.
-_TYPOGRAPHY = "‘’“”–—…"
-_ASCII_WORDS = bytes(n if chr(n).isalnum() or chr(n) == "_" else ord(" ") for n in range(128)).lower() + bytes(128)
 _FACTORS, _OFFSETS = _permutations()
 # 120 x 1024 hashes stay in a core's second-level cache: four times as fast as whole documents at once.
 _BLOCK = 1024

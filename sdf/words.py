@@ -1,0 +1,106 @@
+"""The words of a text, and 64-bit hashes of runs of them: what duplicates, leaks and contamination are found by.
+
+A run is hashed as the bytes between two offsets of the normalised text, from prefix sums, so that a document costs a
+few passes of numpy whatever the length of a run. Equal runs have equal hashes on every machine; different ones collide
+with p < 1e-12 among ten million.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+from sdf.records import stream
+
+Hashes = npt.NDArray[np.uint64]
+
+# Scripts written without spaces: Thai, Lao, Burmese, Khmer, kana, ideographs. There each character is a word. A Chinese
+# copy with one character in sixty changed has Jaccard 0.83 so, and 0.06 if each clause were one word, as `\w+` has it.
+_SPACELESS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+)
+# Vowel signs and points, which `\w` leaves out: without them a word of Hindi or Hebrew falls to pieces.
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff"
+_WORD = re.compile(rf"[{_SPACELESS}]|(?:[^\W{_SPACELESS}]+|[{_MARKS}]+)+")
+# Where none of these stands, `\w+` finds the same words in half the time.
+_SPECIAL, _PLAIN_WORD = re.compile(f"[{_SPACELESS}{_MARKS}]"), re.compile(r"\w+")
+
+# None is part of a word, composes with a letter or has a compatibility form that is.
+_TYPOGRAPHY = "‘’“”–—…"
+_ASCII_WORDS = bytes(n if chr(n).isalnum() or chr(n) == "_" else ord(" ") for n in range(128)).lower() + bytes(128)
+
+
+def words(text: str) -> list[str]:
+    """The words of a text, without case, compatibility forms and punctuation."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return (_WORD if _SPECIAL.search(plain) else _PLAIN_WORD).findall(plain)
+
+
+def encoded_words(text: str) -> list[bytes]:
+    """`words` as UTF-8. Text that is ASCII but for its quotes and dashes takes a sixth of the time: it holds no
+    compatibility form, and no case but that of ASCII letters."""
+    plain = text
+    for mark in _TYPOGRAPHY:
+        plain = plain.replace(mark, " ")
+    if plain.isascii():
+        return plain.encode().translate(_ASCII_WORDS).split()
+    return [word.encode("utf-8", "surrogatepass") for word in words(text)]
+
+
+def runs(text: str, n_words: int) -> Hashes:
+    """A hash of every run of `n_words` words, in order; none when the text has fewer words."""
+    sums, starts = _hashed(text)
+    n_runs = len(starts) - n_words
+    if n_runs <= 0:
+        return np.empty(0, np.uint64)
+    first, end = starts[:n_runs], starts[n_words:]
+    # The end is the start of the next word: the space before it is hashed along, for every run alike.
+    return _mixed((sums[end] - sums[first]) * _powers(len(sums))[1][first])
+
+
+def n_words(text: str) -> int:
+    """As `runs` counts them."""
+    return len(_hashed(text)[1]) - 1
+
+
+@lru_cache(maxsize=1)  # Leaks and contamination ask for runs of the same text, one after the other.
+def _hashed(text: str) -> tuple[Hashes, npt.NDArray[np.int64]]:
+    """Prefix sums over the words, each followed by a space, and where words start; one start more than words."""
+    found = encoded_words(text)
+    if not found:
+        return np.zeros(1, np.uint64), np.zeros(1, np.int64)
+    data = np.frombuffer(b" ".join(found) + b" ", np.uint8)
+    sums = np.zeros(len(data) + 1, np.uint64)
+    np.cumsum(_BYTES[data] * _powers(len(data) + 1)[0][: len(data)], out=sums[1:])
+    return sums, np.concatenate(([0], np.flatnonzero(data == ord(" ")) + 1))
+
+
+def _powers(n: int) -> tuple[Hashes, Hashes]:
+    """Powers of the base and of its inverse modulo 2**64, at least `n` of each."""
+    return _powers_to(max(1 << 14, 1 << (n - 1).bit_length()))
+
+
+@lru_cache(maxsize=4)
+def _powers_to(n: int) -> tuple[Hashes, Hashes]:
+    both: list[Hashes] = []
+    for base in (_BASE, pow(_BASE, -1, 1 << 64)):
+        row = np.full(n, np.uint64(base))
+        row[0] = 1
+        both.append(np.cumprod(row))
+    return both[0], both[1]
+
+
+def _mixed(hashes: Hashes) -> Hashes:
+    """MurmurHash3's finaliser: the low bits of a polynomial modulo 2**64 are weak."""
+    hashes = (hashes ^ (hashes >> np.uint64(33))) * np.uint64(0xFF51AFD7ED558CCD)
+    hashes = (hashes ^ (hashes >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+    return hashes ^ (hashes >> np.uint64(33))
+
+
+# Odd, so that it has an inverse.
+_BASE = stream("runs", "base") | 1
+_BYTES = np.array([stream("runs", byte) for byte in range(256)], np.uint64)
