@@ -24,6 +24,8 @@ from sdf.assemble import GenreTerms, Terms
 from sdf.directory import job_of, occupy
 from sdf.errors import DamagedError, Missing, RecipeError, StorageError, UsageError
 from sdf.eventloop import run_to_end
+from sdf.export import Exported, Wanted
+from sdf.export import export as export_corpus
 from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
@@ -314,6 +316,17 @@ def gc(directory: Path_) -> list[str]:
         return shards.gc(run_dir, manifest)
     finally:
         _release(lease)
+
+
+def export(
+    directory: Path_, out: Path_, *, to: str, configs: Sequence[str] = (), columns: str = "all", file_mb: int = 64
+) -> Exported:
+    """Writes the committed corpus to `out` for another loader: `to` is "mds" or "jsonl".
+
+    `columns="training"` leaves out where rows come from. The same export again finds what is there.
+    """
+    wanted = Wanted(to=to, configs=tuple(configs), columns=columns, file_mb=file_mb)
+    return export_corpus(RunDir(directory), wanted, Path(out).expanduser().absolute())
 
 
 def genres(dirs: Sequence[Path_] = ()) -> dict[str, Genre]:

@@ -53,6 +53,14 @@ def read_shard(run_dir: RunDir, shard: Shard) -> Iterator[Rows]:
         yield from row_groups(file, _place(run_dir, shard.path), shard.config)
 
 
+def read_checked(run_dir: RunDir, shard: Shard) -> Iterator[Rows]:
+    """As `read_shard`, once the file's sha256 is found to be the manifest's; DamagedError says what is wrong."""
+    with run_dir.open(shard.path) as file:
+        if altered := _altered(file, shard):
+            raise DamagedError(f"{_place(run_dir, shard.path)}: {altered}")
+        yield from row_groups(file, _place(run_dir, shard.path), shard.config)
+
+
 def read_ids(run_dir: RunDir, shard: Shard) -> list[str]:
     """The ids of its documents, in order, without reading their texts; errors as for `read_shard`."""
     with run_dir.open(shard.path) as file:
