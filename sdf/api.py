@@ -35,6 +35,7 @@ from sdf.manifest import Manifest
 from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
 from sdf.pipeline import Crew, InProcess, Run, Stop
 from sdf.plan import Plan
+from sdf.preflight import Finding
 from sdf.reading import Reader
 from sdf.recipe import load, shares
 from sdf.records import Receipt
@@ -114,9 +115,11 @@ def _carry_out(
     lease = Lease.take(run_dir, owner={"recipe": job.recipe.name}, say=say)
     try:
         reach("lease taken")
+        crew = _crew(job, run_dir, lease.epoch)
+        # First: a model that is not there must not become what the directory was made by.
+        _look_ahead(crew, say)
         occupy(run_dir, job, lambda: str(bill(job, run_dir, read_ledger(run_dir))))
         reach("recipe written")
-        crew = _crew(job, run_dir, lease.epoch)
 
         async def tell() -> Outcome:
             told = Run(job, run_dir, lease, terms or whole, crew, reuse, stop, on_progress, commits)
@@ -125,6 +128,17 @@ def _carry_out(
         return run_to_end(tell())
     finally:
         _release(lease)
+
+
+def _look_ahead(crew: Crew, say: Callable[[str], None]) -> None:
+    """Says what the preflight found, and raises the first of its errors."""
+    findings = run_to_end(crew.preflight())
+    for finding in findings:
+        if finding.error is None:
+            say(finding.text)
+    for finding in findings:
+        if finding.error is not None:
+            raise finding.error
 
 
 def _release(lease: Lease) -> None:
@@ -149,6 +163,24 @@ def _crew(job: Job, run_dir: RunDir, epoch: int) -> Crew:
     from sdf import driver
 
     return driver.RayCrew(job, run_dir, epoch)
+
+
+def preflight(recipe: str, *, out: Path_ | None = None, **overrides: Any) -> list[Finding]:
+    """What `run` looks at before it pays: models, context lengths and, with `out`, the directory. Free."""
+    job = compile_job(load(recipe, overrides))
+    findings: list[Finding] = []
+    if out is not None:
+        findings.append(_usable(RunDir(out)))
+    _connect(job)
+    return findings + run_to_end(_crew(job, RunDir(out or "."), 0).preflight())
+
+
+def _usable(run_dir: RunDir) -> Finding:
+    try:
+        run_dir.check_usable()
+    except StorageError as error:
+        return Finding(str(error), error)
+    return Finding(f"{run_dir.root}: can be written, and keeps what exists from being overwritten")
 
 
 def assemble(

@@ -282,6 +282,24 @@ def run(
     return _outcome(out, outcome, EXIT_SIGNAL + caught[0] if caught else None)
 
 
+@command(FLAGS)
+def preflight(
+    recipe: Recipe_,
+    overrides: Overrides,
+    out: Annotated[str | None, typer.Option("--out", help="The directory to look at too.")] = None,
+) -> Result:
+    """What can be found out before paying: keys, models, endpoints, context lengths, the directory. Free."""
+    from sdf import api
+    from sdf.report.terminal import plain
+
+    found = api.preflight(recipe, out=out, **overrides)
+    lines = [f"{'ok  ' if each.error is None else 'FAIL'}  {each.text}" for each in found]
+    failed = [each.error for each in found if each.error is not None]
+    data = [{"text": each.text, "ok": each.error is None} for each in found]
+    text = "\n".join(lines) or "nothing to look at: the offline provider needs no key, model or network"
+    return Result({"findings": data}, plain(text), failed[0].exit_code if failed else 0)
+
+
 @command(FOLDING)
 def assemble(
     directory: Directory,

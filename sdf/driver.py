@@ -27,6 +27,7 @@ from sdf.errors import SdfError, UsageError
 from sdf.job import Job
 from sdf.manifest import Shard
 from sdf.pipeline import WorkerLost
+from sdf.preflight import Finding, preflight
 from sdf.reading import Reader
 from sdf.storage import RunDir
 from sdf.worker import Answered, Batch, Order, Worker
@@ -174,6 +175,11 @@ class _Hand:
 
 
 @ray.remote(num_cpus=0, max_retries=3, scheduling_strategy="SPREAD")
+def _preflight(job: Job) -> list[Finding]:
+    return asyncio.run(preflight(job))
+
+
+@ray.remote(num_cpus=0, max_retries=3, scheduling_strategy="SPREAD")
 def _write(reader: Reader, run_dir: RunDir, cut: Cut) -> Shard:
     return reader.write(run_dir, cut)
 
@@ -193,6 +199,9 @@ class RayCrew:
         self._answered: dict[int, Any] = {}
         self._tasks = asyncio.Semaphore(TASKS_AT_ONCE)
         self._places: dict[_Hand, str] = {}
+
+    async def preflight(self) -> list[Finding]:
+        return await self._task(_preflight, self._job)
 
     async def hire(self, name: str, answered: Sequence[Answered]) -> _Hand:
         node = place(ray.nodes(), Counter(node for hand, node in self._places.items() if not hand.is_gone))

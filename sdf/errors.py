@@ -19,6 +19,7 @@ SdfError                       1   something the message explains
 │   ├── Unavailable                shared trouble (timeout, 5xx, dead engine): waits, never settles
 │   │   └── RateLimited            the same, with the wait the server asked for
 │   └── Unauthorized           5   key, model or policy: stops the run at once
+│       └── NotServed              nothing of that name at that address
 ├── BudgetExhausted            4   the cap would be passed by the next request
 └── CircuitOpen                1   a provider kept failing; the run stopped with everything kept
 """
@@ -109,6 +110,10 @@ class RateLimited(Unavailable):
 
 class Unauthorized(ProviderError):
     exit_code = 5
+
+
+class NotServed(Unauthorized):
+    pass
 
 
 class BudgetExhausted(SdfError):

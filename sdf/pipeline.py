@@ -24,6 +24,7 @@ from sdf.failpoints import reach
 from sdf.job import Job
 from sdf.ledger import SettlementLog, read_ledger
 from sdf.manifest import Manifest, Shard, State
+from sdf.preflight import Finding, preflight
 from sdf.reading import Reader, is_written
 from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
@@ -61,6 +62,8 @@ class Hand(Protocol):
 class Crew(Protocol):
     """Who carries the story out: workers, and tasks that read texts."""
 
+    async def preflight(self) -> list[Finding]: ...
+
     async def hire(self, name: str, answered: Sequence[Answered]) -> Hand: ...
 
     async def write(self, cut: Cut) -> Shard: ...
@@ -86,6 +89,9 @@ class InProcess:
     def __init__(self, job: Job, run_dir: RunDir, epoch: int) -> None:
         self._job, self._run_dir, self._epoch = job, run_dir, epoch
         self._reader = Reader(job, run_dir)
+
+    async def preflight(self) -> list[Finding]:
+        return await preflight(self._job)
 
     async def hire(self, name: str, answered: Sequence[Answered]) -> Worker:
         return Worker(self._job, self._run_dir, self._epoch, name, answered)

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from sdf.errors import RecipeError
 from sdf.frontmatter import near
+from sdf.providers.served import Served
 from sdf.records import Answer, Request
 
 # Imported only when chosen, so that no provider's SDK is needed by a run that does not use it.
@@ -27,6 +28,10 @@ class Provider(Protocol):
 
     async def answer(self, request: Request) -> Answer:
         """The model's answer. Raises a `ProviderError`: RequestRejected, Unavailable, RateLimited, Unauthorized."""
+        ...
+
+    async def served(self, model: str) -> Served:
+        """Asks, at no price, what is known of the model. Raises a `ProviderError`; never answers a prompt."""
         ...
 
     async def close(self) -> None:

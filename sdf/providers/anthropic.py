@@ -12,14 +12,15 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import anthropic
 import httpx2
 
-from sdf.errors import ProviderError, RecipeError, Unavailable
+from sdf.errors import NotServed, ProviderError, RecipeError, Unavailable
 from sdf.providers.endpoints import (
     CONNECT_SECONDS,
     base_url,
@@ -33,6 +34,7 @@ from sdf.providers.endpoints import (
     truth,
 )
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
+from sdf.providers.served import Served, served
 from sdf.records import Answer, FinishReason, Request, Usage, canonical_json
 
 log = logging.getLogger(__name__)
@@ -173,6 +175,16 @@ class Anthropic:
             self._turns.begun(head)
         return _answer(request, reply)
 
+    async def served(self, model: str) -> Served:
+        """What the server tells of a model. A server that lists no models tells nothing."""
+        for path in (f"/v1/models/{quote(model, safe='')}", "/v1/models?limit=1000"):
+            found = await self._guarded(self._got(path))
+            if not isinstance(found, ProviderError):
+                return served(NAME, self._base_url, found, model)
+            if not isinstance(found, NotServed):
+                raise found
+        return Served(model, self._base_url)
+
     async def close(self) -> None:
         if self._opened is not None:
             await self._opened.close()
@@ -198,7 +210,9 @@ class Anthropic:
     ) -> dict[str, Any] | ProviderError:
         """The reply, or the error that stands for what went wrong: returned, not raised."""
         streams = leads or body["max_tokens"] > MAX_UNSTREAMED_TOKENS
-        asking = self._streamed(body, begun) if streams else self._whole(body)
+        return await self._guarded(self._streamed(body, begun) if streams else self._whole(body))
+
+    async def _guarded(self, asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | ProviderError:
         try:
             return await asyncio.wait_for(asking, self._timeout)
         except anthropic.APIStatusError as error:
@@ -214,6 +228,10 @@ class Anthropic:
     async def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
         raw = await self._client().messages.with_raw_response.create(**body)
         return as_object(json.loads(raw.http_response.content))
+
+    async def _got(self, path: str) -> dict[str, Any]:
+        response = await self._client().get(path, cast_to=httpx2.Response)
+        return as_object(json.loads(response.content))
 
     async def _streamed(self, body: dict[str, Any], begun: Callable[[], None]) -> dict[str, Any]:
         async with self._client().messages.stream(**body) as stream:

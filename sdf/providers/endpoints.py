@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NoReturn
 from urllib.parse import SplitResult, urlsplit
 
-from sdf.errors import ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
+from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
 from sdf.recipe import is_secret
 
 MAX_KEY_CHARS = 4_096
@@ -242,7 +242,8 @@ def failure(provider: str, status: int, code: str, message: str, wait: float | N
         return Unauthorized(f"{provider}: {status}: redirects elsewhere, which is not followed; check base_url")
     if status in FATAL or code in FATAL_CODES or NO_CREDIT in message.lower():
         way_out = _WAYS_OUT.get(status, "check the account")
-        return Unauthorized(f"{text}; {way_out}: every answer so far is kept")
+        kind = NotServed if status == 404 else Unauthorized
+        return kind(f"{text}; {way_out}: every answer so far is kept")
     if status == 429:
         return RateLimited(text, wait)
     if status in PASSING or status >= 500 or status < 400:

@@ -19,6 +19,7 @@ from sdf.errors import RateLimited, RecipeError, Unavailable
 from sdf.frontmatter import near
 from sdf.providers.offline_prompt import writer_for
 from sdf.providers.offline_shapes import SHAPES, tool_call, unusable
+from sdf.providers.served import Served
 from sdf.records import Answer, FinishReason, Request, Usage, stream
 
 MODEL = "offline-grammar"
@@ -97,6 +98,9 @@ class Offline:
         await self._transport()
         self._n_answers += 1
         return self._answer(request)
+
+    async def served(self, model: str) -> Served:
+        return Served(model, "this process", is_known=True)
 
     async def close(self) -> None:
         """Nothing is held."""

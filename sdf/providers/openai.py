@@ -12,14 +12,15 @@ import asyncio
 import contextlib
 import io
 import json
-from collections.abc import Mapping
+import sys
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import aiohttp
 
-from sdf.errors import ProviderError, RateLimited, RecipeError, Unauthorized, Unavailable
+from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, Unauthorized, Unavailable
 from sdf.providers.endpoints import (
     CONNECT_SECONDS,
     base_url,
@@ -32,6 +33,7 @@ from sdf.providers.endpoints import (
     truth,
 )
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
+from sdf.providers.served import Served, served
 from sdf.records import Answer, FinishReason, Prefix, Request, Usage, canonical_json
 
 NAME = "openai"
@@ -111,6 +113,19 @@ class OpenAI:
             raise reply
         return reply
 
+    async def served(self, model: str) -> Served:
+        """What the servers tell of a model: all must serve it, and the shortest context counts."""
+        found = [await self._served_at(address.url, model) for address in self._addresses]
+        return min(found, key=lambda each: (each.is_known, each.n_context or sys.maxsize))
+
+    async def _served_at(self, url: str, model: str) -> Served:
+        reply = await self._guarded(url, self._sent("GET", f"{url}/models"))
+        if isinstance(reply, NotServed):
+            return Served(model, url)
+        if isinstance(reply, ProviderError):
+            raise reply
+        return served(NAME, url, reply, model)
+
     async def close(self) -> None:
         if self._opened is not None:
             await self._opened.close()
@@ -138,20 +153,31 @@ class OpenAI:
     async def _exchange(self, address: Address, request: Request) -> Answer | ProviderError:
         url, body = _asked(address.url, request)
         data = body if len(body) < LARGE_BODY else io.BytesIO(body)
+        reply = await self._guarded(address.url, self._sent("POST", url, data))
+        return reply if isinstance(reply, ProviderError) else _answer(request, reply)
+
+    async def _sent(self, method: str, url: str, data: Any = None) -> dict[str, Any] | ProviderError:
+        asking = self._session().request(method, url, data=data, headers=self._headers(), allow_redirects=False)
+        async with asking as response:
+            content = await response.read()
+            if response.status != 200:
+                return self._status_failure(response.status, content, response.headers)
+        return as_object(json.loads(content))
+
+    async def _guarded(
+        self, url: str, sending: Coroutine[Any, Any, dict[str, Any] | ProviderError]
+    ) -> dict[str, Any] | ProviderError:
+        """The reply, or the error that stands for what went wrong on the way to `url`."""
         try:
-            async with self._session().post(url, data=data, headers=self._headers(), allow_redirects=False) as response:
-                content = await response.read()
-                if response.status != 200:
-                    return self._status_failure(response.status, content, response.headers)
-            return _answer(request, as_object(json.loads(content)))
+            return await sending
         except asyncio.TimeoutError:
-            return Unavailable(f"{NAME}: no answer within {self._timeout:g} s from {address.url}")
+            return Unavailable(f"{NAME}: no answer within {self._timeout:g} s from {url}")
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-            return Unavailable(f"{NAME}: a reply of {address.url} that breaks off or is no JSON")
+            return Unavailable(f"{NAME}: a reply of {url} that breaks off or is no JSON")
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
-            return Unauthorized(f"{NAME}: {address.url} is not an address; check base_url")
+            return Unauthorized(f"{NAME}: {url} is not an address; check base_url")
         except (aiohttp.ClientError, OSError) as error:
-            return Unavailable(f"{NAME}: {type(error).__name__} on the way to {address.url}")
+            return Unavailable(f"{NAME}: {type(error).__name__} on the way to {url}")
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

@@ -10,6 +10,7 @@ from sdf import providers
 from sdf.job import Job
 from sdf.providers import Provider
 from sdf.providers.governor import Governor
+from sdf.providers.served import Served
 from sdf.recipe import Backend
 from sdf.records import Answer, Request, Seat
 
@@ -18,7 +19,7 @@ class Panel:
     """Build it inside a running event loop, where the requests are made: providers hold keys and do not pickle."""
 
     def __init__(self, job: Job) -> None:
-        recipe = job.recipe
+        self.recipe = recipe = job.recipe
         self._providers: dict[Backend, Provider] = {}
         self._governors: dict[Seat, Governor] = {}
         lanes: dict[tuple[Backend, str], Governor] = {}
@@ -33,6 +34,10 @@ class Panel:
     async def answer(self, request: Request) -> Answer:
         """As `Governor.answer`, by the backend of the request's seat."""
         return await self._governors[request.seat].answer(request)
+
+    async def served(self, seat: Seat) -> Served:
+        """What is known of the seat's model, as `Provider.served`."""
+        return await self._providers[self.recipe.backend_of(seat)].served(self.recipe.model_of(seat))
 
     async def close(self) -> None:
         for provider in self._providers.values():

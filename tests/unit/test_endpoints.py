@@ -9,7 +9,7 @@ from email.utils import formatdate
 
 import pytest
 
-from sdf.errors import ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
+from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
 from sdf.providers import make
 from sdf.providers.endpoints import FATAL_CODES, Secret, failure, retry_after, said
 from sdf.recipe import is_secret
@@ -92,7 +92,7 @@ def test_what_a_server_said_is_kept_short() -> None:
         (301, "", Unauthorized),
         (400, "", RequestRejected),
         (401, "", Unauthorized),
-        (404, "", Unauthorized),
+        (404, "", NotServed),
         (408, "", Unavailable),
         (413, "", RequestRejected),
         (418, "", RequestRejected),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fake_api import Asked, FakeAPI, Script, first_of, never, serving
 
-from sdf.errors import ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
+from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
 from sdf.providers import anthropic as provider
 from sdf.providers import make
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Usage, Wants
@@ -342,7 +342,7 @@ FAILURES = [
     ("bad_key", Unauthorized),
     ("billing", Unauthorized),
     ("forbidden", Unauthorized),
-    ("no_model", Unauthorized),
+    ("no_model", NotServed),
     ("redirect:301", Unauthorized),
     ("redirect:307", Unauthorized),
     ("spend_cap", Unauthorized),

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fake_api import FakeAPI, Script, never, serving
 
-from sdf.errors import ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
+from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
 from sdf.providers import make
 from sdf.providers import openai as provider
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Usage, Wants
@@ -319,7 +319,7 @@ def test_a_reply_that_is_no_finished_answer_is_nobody_s_fault(text: str) -> None
         ("bad_key", Unauthorized),
         ("billing", Unauthorized),
         ("forbidden", Unauthorized),
-        ("no_model", Unauthorized),
+        ("no_model", NotServed),
         ("redirect:302", Unauthorized),
         ("redirect:308", Unauthorized),
         ("quota", Unauthorized),
