@@ -64,6 +64,8 @@ class FakeAPI:
     lost: Counter[str] = field(default_factory=Counter)
     attempts: Counter[str] = field(default_factory=Counter)
     n_redirected: int = 0
+    # What the server tells of its models, each with its `id`; None: it tells of none, as many do.
+    models: list[dict[str, Any]] | None = None
 
     @property
     def n_billed_again(self) -> int:
@@ -367,12 +369,29 @@ def serving(fault: Script = never, shape: Script = never) -> Iterator[FakeAPI]:
         loop.close()
 
 
+def error_body_of(kind: str) -> dict[str, Any]:
+    return {"type": "error", "error": {"type": kind, "message": "played"}}
+
+
 async def _start(api: FakeAPI) -> web.AppRunner:
     async def elsewhere(request: web.Request) -> web.StreamResponse:
         api.n_redirected += 1
         return web.json_response({})
 
+    async def listed(request: web.Request) -> web.StreamResponse:
+        if api.models is None:
+            raise web.HTTPNotFound
+        if "Authorization" not in request.headers:
+            return web.json_response(error_body_of("authentication_error"), status=401)
+        name = request.match_info.get("model")
+        found = [each for each in api.models if name in (None, each["id"])]
+        if name is None:
+            return web.json_response({"data": found})
+        return web.json_response(*found) if found else web.json_response(error_body_of("not_found_error"), status=404)
+
     app = web.Application(client_max_size=1 << 24)
+    app.router.add_get("/v1/models", listed)
+    app.router.add_get("/v1/models/{model}", listed)
     for path in PROTOCOLS:
         app.router.add_post(path, api.handle)
     app.router.add_route("*", "/elsewhere", elsewhere)

@@ -1,0 +1,124 @@
+"""What is found before a token is paid, against a real socket in both protocols."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_api import serving
+from support import GENRES, make, make_job, write_recipe
+
+from sdf import api, preflight
+from sdf.errors import NotServed, RecipeError, SdfError, Unauthorized, Unavailable
+from sdf.eventloop import run_to_end
+from sdf.job import compile_job
+from sdf.preflight import longest_requests
+from sdf.recipe import load
+
+KEY = "sk-CANARY-3f9b1c7d5e2a4860"
+PROVIDERS = ("anthropic", "openai")
+
+
+@pytest.fixture(autouse=True)
+def keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("ANTHROPIC_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.setenv(variable, KEY)
+    monkeypatch.setattr(preflight, "PAUSE", 0.01)
+
+
+def stopped(folder: Path, url: str, provider: str, **fields: Any) -> SdfError:
+    """What a run ends with, having asked nothing and left no recipe behind."""
+    recipe = write_recipe(folder, {"note": GENRES["note"]}, tokens=1_000)
+    given = {"provider": provider, "model": "m", "provider_settings": {"base_url": url}, **fields}
+    with pytest.raises(SdfError) as caught:
+        make(recipe, folder / "out", **given)
+    assert not (folder / "out" / "recipe.json").exists(), "another --model must not be a changed recipe"
+    return caught.value
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize(
+    ("models", "kind", "words"),
+    [
+        ([{"id": "n"}], NotServed, "no model 'm' at .*--model"),
+        ([{"id": "m", "lifecycle": "retired"}], NotServed, "model m is retired"),
+        ([{"id": "m", "max_model_len": 300}], RecipeError, "its context holds 300; give a model or server"),
+        ([{"id": "m", "max_tokens": 100}], RecipeError, "writes 100 at most"),
+    ],
+)
+def test_a_model_that_cannot_do_it_ends_the_run_before_a_request(
+    provider: str, models: list[dict[str, Any]], kind: type[SdfError], words: str, tmp_path: Path
+) -> None:
+    with serving() as server:
+        server.models = models
+        error = stopped(tmp_path, server.url, provider)
+        assert not server.asked
+    assert type(error) is kind
+    with pytest.raises(kind, match=words):
+        raise error
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_server_that_is_not_there_is_named_at_once(provider: str, tmp_path: Path) -> None:
+    with serving() as gone:
+        url = gone.url
+    error = stopped(tmp_path, url, provider)
+    assert isinstance(error, Unavailable) and url in str(error) and "--base-url" in str(error)
+
+
+def test_a_key_that_the_server_does_not_take_ends_with_exit_code_five(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with serving() as server:
+        server.models = [{"id": "m"}]
+        error = stopped(tmp_path, server.url, "openai")
+        assert not server.asked
+    assert isinstance(error, Unauthorized) and error.exit_code == 5 and "check the key" in str(error)
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_what_is_found_is_said_in_a_line_for_each_model_and_nothing_is_asked(provider: str, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"note": GENRES["note"]})
+    with serving() as server:
+        server.models = [
+            {"id": "m", "max_model_len": 100_000, "retires_at": "2027-01-01T00:00:00Z"},
+            {"id": "judge", "max_model_len": 6_000},
+        ]
+        settings = {"base_url": server.url}
+        found = api.preflight(
+            recipe, out=tmp_path / "out", provider=provider, model="m", models={"judge": "judge"},
+            provider_settings=settings,
+        )  # fmt: skip
+        assert not server.asked
+    where, main, judge = found
+    assert all(each.error is None for each in found)
+    assert "can be written" in where.text
+    assert f"{provider} m at {server.url}" in main.text and "of 100,000" in main.text and "2027-01-01" in main.text
+    assert "note/verdict" in judge.text and "of 6,000" in judge.text
+
+
+def test_a_server_that_lists_no_models_is_taken_at_its_word(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"note": GENRES["note"]}, tokens=500)
+    with serving() as server:
+        given = {"provider": "openai", "model": "m", "provider_settings": {"base_url": server.url}}
+        (found,) = api.preflight(recipe, **given)
+        assert found.error is None and "tells nothing of its models" in found.text
+        assert make(recipe, tmp_path / "out", **given).finished
+
+
+def test_the_longest_prompt_holds_the_constitution_and_grows_with_it(tmp_path: Path) -> None:
+    def longest(folder: Path, text: str) -> int:
+        recipe = Path(write_recipe(folder, {"letter": GENRES["letter"]}))
+        (recipe.parent / "constitution.md").write_text(text, encoding="utf-8")
+        job = compile_job(load(str(recipe), {}))
+        return longest_requests(job)["write"].n_prompt
+
+    section = "# Candour\n\n" + "It says what it knows and how well it knows it. " * 20
+    short, long = longest(tmp_path / "a", section), longest(tmp_path / "b", section * 10)
+    assert long > short * 5
+
+
+def test_offline_there_is_nothing_to_look_at(tmp_path: Path) -> None:
+    assert run_to_end(preflight.preflight(make_job(tmp_path))) == []
