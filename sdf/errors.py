@@ -16,10 +16,11 @@ SdfError                       1   something the message explains
 ├── DamagedError               1   a file whose bytes are not what was written, named
 ├── ProviderError              1   how one request failed
 │   ├── RequestRejected            this request's own fault: it settles the brief
-│   ├── Unavailable                shared trouble (timeout, 5xx, dead engine): waits, never settles
+│   ├── Unavailable                shared trouble (timeout, 5xx): waits, never settles
 │   │   └── RateLimited            the same, with the wait the server asked for
-│   └── Unauthorized           5   key, model or policy: stops the run at once
-│       └── NotServed              nothing of that name at that address
+│   ├── Unauthorized           5   key, model or policy: stops the run at once
+│   │   └── NotServed              nothing of that name at that address
+│   └── EngineDead                 the engine of this process is gone: its worker is replaced
 ├── BudgetExhausted            4   the cap would be passed by the next request
 └── CircuitOpen                1   a provider kept failing; the run stopped with everything kept
 """
@@ -113,6 +114,10 @@ class Unauthorized(ProviderError):
 
 
 class NotServed(Unauthorized):
+    pass
+
+
+class EngineDead(ProviderError):
     pass
 
 
