@@ -6,69 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
 import pytest
 
-from sdf.manifest import GenreCount, Manifest, Shard, TokenizerRef
-from sdf.shards import gc, publish, write_shard
-from sdf.shards.card import Facts, write_card
+from sdf.shards import gc, write_shard
 from sdf.storage import RunDir
+from tests.corpora import chats, commit, documents
 
 ROOT = Path(__file__).parents[2]
-FACTS = Facts("demo: 'a' | \"b\"\n---", "a text", ("offline-grammar",), {"letter": "A letter."})
-
-
-def row(number: int, **content: Any) -> dict[str, Any]:
-    return {
-        **content,
-        "id": f"{number:032x}",
-        "genre": "letter",
-        "principle": "honesty",
-        "axes": '{"stance":"warm"}',
-        "model": "offline-grammar",
-        "fallback": False,
-        "prompt_hash": "ab" * 16,
-        "n_tokens": 2,
-        "finish_reason": "stop",
-        "constitution_hash": "cd" * 16,
-    }
-
-
-def documents(n: int) -> list[dict[str, Any]]:
-    return [row(number, text=f"Letter {number}.\n\nSüße Grüße 🌱") for number in range(n)]
-
-
-def chats(n: int) -> list[dict[str, Any]]:
-    """The first shard's `tools` are all null: its type must come from the file, not from its values."""
-    return [row(number, messages=_turns(number), tools=None if number < 10 else "[]") for number in range(n)]
-
-
-def _turns(number: int) -> list[dict[str, str]]:
-    return [{"role": "user", "content": f"Why {number}?"}, {"role": "assistant", "content": "Because.\nTruly."}]
-
-
-def commit(run_dir: RunDir, number: int, before: Manifest | None, *shards: Shard) -> Manifest:
-    manifest = Manifest(
-        number=number,
-        state="growing",
-        predecessor=before.sha256 if before else None,
-        recipe_hash="aa",
-        constitution_hash="bb",
-        tokenizer=TokenizerRef("o200k_base", "cc"),
-        target_tokens=10_000,
-        n_tokens=sum(shard.n_tokens for shard in shards),
-        n_documents=sum(shard.n_rows for shard in shards),
-        shards=shards,
-        genres={"letter": GenreCount(0, 0, 1.0)},
-        rejected={},
-        pyarrow=pa.__version__,
-        made_by="sdf 0",
-    )
-    publish(run_dir, manifest)
-    write_card(run_dir, manifest, FACTS)
-    return manifest
 
 
 @pytest.fixture(scope="module")
