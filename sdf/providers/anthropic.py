@@ -145,7 +145,7 @@ class Anthropic:
         self._timeout = seconds(NAME, "timeout", given["timeout"])
         if given["cache_ttl"] not in TTLS:
             raise RecipeError(f"provider {NAME}: cache_ttl is {given['cache_ttl']!r}; write {' or '.join(TTLS)}")
-        self._marker = {"type": "ephemeral", "ttl": given["cache_ttl"]}
+        self.marker = {"type": "ephemeral", "ttl": given["cache_ttl"]}
         insecure = truth(NAME, "allow_insecure", given["allow_insecure"])
         self._base_url = base_url(NAME, given["base_url"], allow_insecure=insecure)
         key = key_of(NAME, given["key_file"], KEY_VARIABLE)
@@ -158,9 +158,9 @@ class Anthropic:
 
     async def answer(self, request: Request) -> Answer:
         """The model's answer; raises a ProviderError, or RecipeError for what this API cannot be asked."""
-        _check(request)
-        is_marked = self._is_marked(request)
-        body = _body(request, self._marker if is_marked else None)
+        check(request)
+        is_marked = self.is_marked(request)
+        body = body_of(request, self.marker if is_marked else None)
         head = Head(request.model, request.prefix.hash, request.tools, request.schema)
         leads = is_marked and await self._turns.take(head)
         try:
@@ -173,12 +173,12 @@ class Anthropic:
             raise reply
         if is_marked:
             self._turns.begun(head)
-        return _answer(request, reply)
+        return answer_of(request, reply)
 
     async def served(self, model: str) -> Served:
         """What the server tells of a model. A server that lists no models tells nothing."""
         for path in (f"/v1/models/{quote(model, safe='')}", "/v1/models?limit=1000"):
-            found = await self._guarded(self._got(path))
+            found = await self.guarded(self.got(path))
             if not isinstance(found, ProviderError):
                 return served(NAME, self._base_url, found, model)
             if not isinstance(found, NotServed):
@@ -189,7 +189,7 @@ class Anthropic:
         if self._opened is not None:
             await self._opened.close()
 
-    def _is_marked(self, request: Request) -> bool:
+    def is_marked(self, request: Request) -> bool:
         """Whether the prefix can be cached; said once per model when it cannot."""
         minimum = _minimum(request.model)
         if len(request.prefix.text.encode()) >= minimum * BYTES_PER_TOKEN:
@@ -210,9 +210,9 @@ class Anthropic:
     ) -> dict[str, Any] | ProviderError:
         """The reply, or the error that stands for what went wrong: returned, not raised."""
         streams = leads or body["max_tokens"] > MAX_UNSTREAMED_TOKENS
-        return await self._guarded(self._streamed(body, begun) if streams else self._whole(body))
+        return await self.guarded(self._streamed(body, begun) if streams else self._whole(body))
 
-    async def _guarded(self, asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | ProviderError:
+    async def guarded(self, asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | ProviderError:
         try:
             return await asyncio.wait_for(asking, self._timeout)
         except anthropic.APIStatusError as error:
@@ -226,15 +226,15 @@ class Anthropic:
             return Unavailable(f"{NAME}: {_root(error)} on the way to {self._base_url}")
 
     async def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
-        raw = await self._client().messages.with_raw_response.create(**body)
+        raw = await self.client().messages.with_raw_response.create(**body)
         return as_object(json.loads(raw.http_response.content))
 
-    async def _got(self, path: str) -> dict[str, Any]:
-        response = await self._client().get(path, cast_to=httpx2.Response)
+    async def got(self, path: str) -> dict[str, Any]:
+        response = await self.client().get(path, cast_to=httpx2.Response)
         return as_object(json.loads(response.content))
 
     async def _streamed(self, body: dict[str, Any], begun: Callable[[], None]) -> dict[str, Any]:
-        async with self._client().messages.stream(**body) as stream:
+        async with self.client().messages.stream(**body) as stream:
             has_ended = False
             async for event in stream:
                 begun()
@@ -248,7 +248,7 @@ class Anthropic:
         message = said(error.api_message or "", self._key)
         return failure(NAME, status, said(code, self._key), message, retry_after(error.response.headers))
 
-    def _client(self) -> anthropic.AsyncAnthropic:
+    def client(self) -> anthropic.AsyncAnthropic:
         """Opened at the first request: connections belong to the event loop."""
         if self._opened is None:
             timeout = httpx2.Timeout(self._timeout, connect=min(CONNECT_SECONDS, self._timeout))
@@ -263,7 +263,7 @@ class Anthropic:
         return self._opened
 
 
-def _check(request: Request) -> None:
+def check(request: Request) -> None:
     if request.prompt is not None:
         raise RecipeError(
             f"provider {NAME} has no completion endpoint; write `form: chat` in the genre, or use provider openai"
@@ -277,7 +277,7 @@ def _minimum(model: str) -> int:
     return MINIMA[max(matches, key=len)] if matches else LEAST_MINIMUM
 
 
-def _body(request: Request, marker: Mapping[str, str] | None) -> dict[str, Any]:
+def body_of(request: Request, marker: Mapping[str, str] | None) -> dict[str, Any]:
     """The arguments of the call. System texts follow the prefix, which is the first block and the marked one."""
     system: list[dict[str, Any]] = []
     if request.prefix.text.strip():
@@ -307,7 +307,7 @@ def _schema(text: str) -> dict[str, Any] | None:
     return schema if schema.get("type") == "object" else None
 
 
-def _answer(request: Request, reply: dict[str, Any]) -> Answer:
+def answer_of(request: Request, reply: dict[str, Any]) -> Answer:
     """Raises Unavailable for what is no message: something between here and the API answered in its place."""
     content, reason = reply.get("content"), reply.get("stop_reason")
     if not isinstance(content, list) or not isinstance(reason, str):
