@@ -7,12 +7,14 @@ SdfError                       1   something the message explains
 │   ├── ConstitutionError          a text that yields no principles
 │   ├── TokenizerError             an unknown encoding or a damaged vocabulary
 │   ├── SourceError                a source file a genre reads rows from
+│   ├── StreamError                how a corpus is asked to be read, or a state that does not belong to it
 │   └── RecipeChanged              DIR was made by a recipe that differs
 ├── StorageError               1   a directory that cannot be used, or a write that failed
 │   ├── Missing                    a file that was asked for by name is not there
 │   ├── StorageFull                no space left; what was committed is kept
 │   ├── LeaseHeld                  another run is alive on this directory
 │   └── Superseded                 a newer run took the directory over; this one must stop
+├── StreamStalled              1   a growing corpus that is followed has not grown in time
 ├── DamagedError               1   a file whose bytes are not what was written, named
 ├── ProviderError              1   how one request failed
 │   ├── RequestRejected            this request's own fault: it settles the brief
@@ -58,6 +60,10 @@ class SourceError(UsageError):
     pass
 
 
+class StreamError(UsageError):
+    pass
+
+
 class RecipeChanged(UsageError):
     pass
 
@@ -79,6 +85,10 @@ class LeaseHeld(StorageError):
 
 
 class Superseded(StorageError):
+    pass
+
+
+class StreamStalled(SdfError):
     pass
 
 
