@@ -1,58 +1,37 @@
-"""What a brief's answers amount to: the columns a reader sees, and what is measured of them.
+"""What is measured of a document, and the row it becomes.
 
-`emit` takes columns from the steps the genre names, so nothing that was only sent (an injected system text,
-a prompt) can reach a corpus. `Meter` measures a batch: tokens, signatures, verdicts of the checks.
+`Meter` measures a batch: tokens, signatures, verdicts of the checks. `row` puts beside the text columns where they came
+from. Both are the same wherever a ledger is folded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdf import __version__, tokens
 from sdf.answers import value
 from sdf.checks import Checks, reject_reason
+from sdf.columns import Columns, Draft, emit
 from sdf.dedup import signatures
-from sdf.genres import Genre
+from sdf.errors import GenreError
+from sdf.genres import Genre, Step
+from sdf.genres.model import TEMPLATE
 from sdf.job import Job
 from sdf.manifest import text_of
 from sdf.prompts import wants
 from sdf.records import AnswerEntry, Brief, Measures, canonical_json, digest
 
-Columns = Mapping[str, Any]
-
-TURNS = ("system", "user", "assistant")
-
-
-@dataclass(frozen=True, slots=True)
-class Draft:
-    """A brief with every step's parsed answer: all that a document is made from."""
-
-    brief: Brief
-    angle: str | None
-    values: Mapping[str, Any]
-
 
 def values_of(genre: Genre, brief: Brief, entries: Sequence[AnswerEntry]) -> dict[str, Any]:
     """The parsed answers of a settlement's steps, by step name."""
     steps = {step.name: step for step in genre.steps}
-    return {entry.step: value(wants(steps[entry.step], brief.n_words), entry.answer) for entry in entries}
-
-
-def emit(genre: Genre, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The text columns of a document: `text`; or `messages` (role and content) and `tools`; or `item` (JSON)."""
-    if genre.kind == "document":
-        return {"text": values[genre.emit["text"]]}
-    if genre.kind == "item":
-        return {"item": canonical_json({column: values[step] for column, step in genre.emit.items()})}
-    if "messages" in genre.emit:
-        messages = values[genre.emit["messages"]]
-    else:
-        turns = [(role, genre.emit[role]) for role in TURNS if role in genre.emit]
-        messages = [{"role": role, "content": values[step]} for role, step in turns]
-    tools = genre.emit.get("tools")
-    return {"messages": messages, "tools": canonical_json(values[tools]) if tools else None}
+    return {
+        entry.step: value(wants(steps[entry.step], brief.n_words), entry.answer)
+        for entry in entries
+        # A ledger of the whole genre holds answers of steps that an ablated arm leaves out.
+        if entry.step in steps
+    }
 
 
 def turns_of(columns: Columns, role: str) -> str:
@@ -77,10 +56,29 @@ def compared_text(genre: Genre, columns: Columns, angle: str | None) -> str | No
     return text_of(genre.config, columns)
 
 
+def scores_of(genre: Genre, values: Mapping[str, Any]) -> dict[str, int]:
+    """The verdicts there are, by step; a sampled step has one for its sample alone."""
+    return {
+        step.name: values[step.name] for step in genre.brief_steps if step.returns == "score" and step.name in values
+    }
+
+
+# Why a draft is rejected whose columns cannot be put together.
+UNPACKED = "not_emitted"
+
+
+class _Packed(NamedTuple):
+    genre: Genre
+    columns: Columns
+    counted: str
+    compared: str | None
+
+
 class Meter:
     """Measures drafts in batches. Equal `basis` means equal measures of equal text; the rules are this version's."""
 
     def __init__(self, job: Job) -> None:
+        self._job = job
         self._tokenizer = tokens.load(job.recipe.tokenizer)
         self._genres = {genre.key: genre for genre in job.genres}
         self._checks = {genre.key: checks_of(job, genre) for genre in job.genres}
@@ -99,32 +97,40 @@ class Meter:
             canonical_json(rules),
             declared.dedup,
             canonical_json(dict(declared.emit)),
+            *(f"{column} {each.source}" for column, each in sorted(declared.emit_templates.items())),
         )
 
     def measure(self, drafts: Sequence[Draft]) -> list[Measures]:
         """In the order given: one tokenizer call, one pass of hashing per text."""
-        genres = [self._genres[draft.brief.genre] for draft in drafts]
-        columns = [emit(genre, draft.values) for genre, draft in zip(genres, drafts, strict=True)]
-        counts = self._tokenizer.count(
-            [text_of(genre.config, each) for genre, each in zip(genres, columns, strict=True)]
-        )
-        compared = [
-            compared_text(genre, each, draft.angle) for genre, each, draft in zip(genres, columns, drafts, strict=True)
-        ]
-        signed = iter(signatures([text for text in compared if text is not None]))
+        packed = [self._packed(draft) for draft in drafts]
+        counts = iter(self._tokenizer.count([each.counted for each in packed if each is not None]))
+        signed = iter(signatures([each.compared for each in packed if each is not None and each.compared is not None]))
         return [
-            Measures(
-                self.basis(genre.key),
-                count,
-                self._verdict(genre, each, draft),
-                b"" if text is None else next(signed).astype("<u4").tobytes(),
+            Measures(self.basis(draft.brief.genre), 0, UNPACKED, b"")
+            if each is None
+            else Measures(
+                self.basis(draft.brief.genre),
+                next(counts),
+                self._verdict(each, draft),
+                b"" if each.compared is None else next(signed).astype("<u4").tobytes(),
             )
-            for genre, each, draft, count, text in zip(genres, columns, drafts, counts, compared, strict=True)
+            for draft, each in zip(drafts, packed, strict=True)
         ]
 
-    def _verdict(self, genre: Genre, columns: Columns, draft: Draft) -> str | None:
-        scores = {step.name: draft.values[step.name] for step in genre.brief_steps if step.returns == "score"}
-        return reject_reason(checked_text(genre, columns), self._checks[genre.key], scores)
+    def _packed(self, draft: Draft) -> _Packed | None:
+        """None where a template cannot be filled in with what the models answered."""
+        genre = self._genres[draft.brief.genre]
+        try:
+            columns = emit(self._job, genre, draft)
+        except GenreError:
+            return None
+        return _Packed(genre, columns, text_of(genre.config, columns), compared_text(genre, columns, draft.angle))
+
+    def _verdict(self, packed: _Packed, draft: Draft) -> str | None:
+        genre = packed.genre
+        return reject_reason(
+            checked_text(genre, packed.columns), self._checks[genre.key], scores_of(genre, draft.values)
+        )
 
 
 def checks_of(job: Job, genre: Genre) -> Checks:
@@ -136,29 +142,35 @@ def checks_of(job: Job, genre: Genre) -> Checks:
     )
 
 
-def row(job: Job, genre: Genre, brief: Brief, n_tokens: int, entries: Sequence[AnswerEntry]) -> dict[str, Any]:
+def row(job: Job, genre: Genre, draft: Draft, n_tokens: int, entries: Sequence[AnswerEntry]) -> dict[str, Any]:
     """A shard row: the text columns and where they came from. Nothing of cost, time, host or attempt."""
+    brief = draft.brief
     spoken = {entry.step: entry.answer for entry in entries}
-    voice = _voice(genre)
-    asked = job.recipe.model_of(next(step.role for step in genre.steps if step.name == voice))
+    voice = voice_of(genre)
+    asked = job.recipe.model_of(voice.role)
     return {
-        **emit(genre, values_of(genre, brief, entries)),
+        **emit(job, genre, draft),
         "id": brief.id,
         "genre": genre.key,
         "principle": brief.principle.id,
         "axes": canonical_json(dict(brief.axes)),
-        "model": spoken[voice].model,
-        "fallback": spoken[voice].model != asked,
+        "scores": canonical_json(scores_of(genre, draft.values)),
+        "model": spoken[voice.name].model,
+        "fallback": spoken[voice.name].model != asked,
         "prompt_hash": genre.hash,
         "n_tokens": n_tokens,
-        "finish_reason": spoken[voice].finish_reason,
+        "finish_reason": spoken[voice.name].finish_reason,
         "constitution_hash": job.constitution.hash,
     }
 
 
-def _voice(genre: Genre) -> str:
-    """The step whose model a row names: the one that wrote the document, or the reply."""
-    for column in ("text", "messages", "assistant", "user"):
-        if column in genre.emit:
-            return genre.emit[column]
-    return next(iter(genre.emit.values()))
+def voice_of(genre: Genre) -> Step:
+    """The step whose model a row names: the one that wrote the document, or the reply; where a template puts it
+    together, the last that the template reads."""
+    asked = [step for step in genre.brief_steps if step.sample is None]
+    for column in ("text", "messages", "assistant", "user", *genre.emit):
+        origin = genre.emit.get(column, "")
+        read = genre.emit_templates[column].names if origin == TEMPLATE else {origin}
+        if voices := [step for step in asked if step.name in read]:
+            return voices[-1]
+    return asked[-1]

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from sdf.angles import Gate
 from sdf.answers import value
-from sdf.documents import Draft
+from sdf.columns import Draft, check_row
 from sdf.errors import GenreError, RequestRejected
 from sdf.genres import Genre, Step
+from sdf.plan import steps_of
 from sdf.prompts import Composer
 from sdf.records import (
     Answer,
@@ -49,12 +50,17 @@ async def settle_brief(
         return Settlement(brief.id, genre.key, brief.index, "no_angle"), None
     values: dict[str, Any] = {}
     used: list[StepAnswer] = []
-    for step in genre.brief_steps:
+    try:
+        check_row(genre, brief)
+    except GenreError as error:
+        return Settlement(brief.id, genre.key, brief.index, "failed", str(error), angle), None
+    for step in steps_of(genre, brief):
         try:
             reason, detail = await _settle_step(composer, ask, genre, step, brief, angle, values, used)
         except (RequestRejected, GenreError) as error:
             reason, detail = "failed", str(error)
-        if reason is not None:
+        # Nothing depends on a sampled step: without its answer the document is whole.
+        if reason is not None and step.sample is None:
             return Settlement(brief.id, genre.key, brief.index, reason, detail, angle, tuple(used)), None
     return Settlement(brief.id, genre.key, brief.index, None, None, angle, tuple(used)), Draft(brief, angle, values)
 

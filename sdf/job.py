@@ -7,18 +7,20 @@ nor the genre files are at hand.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sdf import constitution as constitutions
 from sdf import genres as genre_files
+from sdf.bans import read_bans
 from sdf.constitution import Constitution
 from sdf.errors import ConstitutionError, DamagedError, GenreError, RecipeError
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.names import LOCALES
-from sdf.recipe import DECIDES, DROPPED_SAMPLING, Decides, Recipe
+from sdf.recipe import ANY_GENRE, DECIDES, DROPPED_SAMPLING, UNSAID, Decides, Recipe
 from sdf.records import Seat, canonical_json, digest
 from sdf.sources import fingerprint
 
@@ -30,6 +32,7 @@ class Job:
     recipe: Recipe
     constitution: Constitution
     genres: tuple[Genre, ...]
+    bans: tuple[str, ...] = ()
 
     @property
     def seats(self) -> tuple[Seat, ...]:
@@ -43,15 +46,20 @@ class Job:
         found: dict[str, tuple[Decides, str]] = {
             name: (decides, json.dumps(fields[name], ensure_ascii=False))
             for name, decides in DECIDES.items()
-            if decides != "run"
+            if decides != "run" and not _is_unsaid(self.recipe, name)
         }
         found["constitution"] = ("text", self.constitution.hash[:12])
         for genre in self.genres:
             found[f"genre {genre.key}"] = ("text", genre.hash)
             if genre.source is not None:
                 found[f"source of {genre.key}"] = ("text", genre.source.sha256 or "not pinned")
-            packaging = [genre.kind, genre.dedup, dict(genre.emit), genre.checks.model_dump(mode="json")]
+            packaging: list[Any] = [genre.kind, genre.dedup, dict(genre.emit), genre.checks.model_dump(mode="json")]
+            if genre.emit_templates:
+                packaging.append({column: each.source for column, each in genre.emit_templates.items()})
             found[f"checks and packaging of {genre.key}"] = ("corpus", digest(canonical_json(packaging))[:12])
+        if self.bans:
+            is_asked = any("bans" in genre.asks_with for genre in self.genres)
+            found["bans"] = ("text" if is_asked else "corpus", digest(*self.bans)[:12])
         return found
 
     @property
@@ -66,6 +74,7 @@ class Job:
             "recipe": self.recipe.model_dump(mode="json"),
             "constitution": {"source": self.constitution.source, "text": self.constitution.text},
             "genres": [genre_files.dump(genre) for genre in self.genres],
+            "bans": list(self.bans),
         }
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -80,6 +89,7 @@ def job_of_snapshot(data: bytes, path: str) -> Job:
             recipe,
             constitutions.of_text(text["text"], text["source"]),
             tuple(genre_files.restore(each) for each in content["genres"]),
+            tuple(content.get("bans", ())),
         )
     except (ValueError, KeyError, TypeError, GenreError, ConstitutionError) as error:
         raise DamagedError(f"{path}: not a recipe as sdf writes it ({error}); restore the file from a copy") from None
@@ -94,10 +104,13 @@ def compile_job(recipe: Recipe) -> Job:
     for name in recipe.mix:
         if name not in known:
             raise RecipeError(f"unknown genre {name!r} in the mix{near(name, known)}")
-    genres = tuple(_pinned(known[name]) for name in recipe.mix)
+    _check_sources(recipe, known)
+    _check_allowed(recipe, known)
+    genres = tuple(_pinned(_with_path(known[name], recipe)) for name in recipe.mix)
     for genre in genres:
         _check_locales(genre)
-    job = Job(recipe, constitutions.load(recipe.constitution), genres)
+    bans = read_bans(recipe.bans) if recipe.bans is not None else ()
+    job = Job(recipe, constitutions.load(recipe.constitution), genres, bans)
     _check_models(job)
     return job
 
@@ -120,6 +133,51 @@ def _check_models(job: Job) -> None:
             f"provider vllm runs one engine in each worker, and the roles ask for several ({models}); "
             "serve the others with `vllm serve`, and give their roles provider openai"
         )
+
+
+def _is_unsaid(recipe: Recipe, name: str) -> bool:
+    return name in UNSAID and getattr(recipe, name) == Recipe.model_fields[name].default
+
+
+def _check_allowed(recipe: Recipe, known: Mapping[str, Genre]) -> None:
+    """What must be asked for by name, such as text in the shape of an evaluation, is in no recipe by accident."""
+    kinds = {genre.opt_in for genre in known.values() if genre.opt_in is not None}
+    for kind in recipe.allow:
+        if kind not in kinds:
+            raise RecipeError(f"allow: no genre is opt_in: {kind!r}{near(kind, sorted(kinds))}")
+    for name in recipe.mix:
+        kind = known[name].opt_in
+        if kind is not None and kind not in recipe.allow:
+            raise RecipeError(
+                f"genre {name!r} is in no mix unless asked for; say so with `allow: [{kind}]` in the recipe "
+                f"or --allow {kind}"
+            )
+
+
+def _check_sources(recipe: Recipe, known: Mapping[str, Genre]) -> None:
+    reading = [name for name in recipe.mix if known[name].source is not None]
+    for name in recipe.sources:
+        if name == ANY_GENRE and not reading:
+            raise RecipeError("sources: no genre of the mix reads rows")
+        if name != ANY_GENRE and name not in reading:
+            raise RecipeError(f"sources: no genre {name!r} in the mix that reads rows{near(name, reading)}")
+
+
+def _with_path(genre: Genre, recipe: Recipe) -> Genre:
+    """The genre with the rows that the recipe gives it; a pin is of the file that the genre names itself."""
+    if genre.source is None:
+        return genre
+    own = recipe.sources.get(genre.key)
+    path = own or (recipe.sources.get(ANY_GENRE) if genre.source.path is None else None)
+    if path is not None:
+        return replace(genre, source=replace(genre.source, path=path, sha256=None))
+    if genre.source.path is None:
+        columns = ", ".join(genre.source.columns)
+        raise RecipeError(
+            f"genre {genre.key!r} ({genre.path}:{genre.source.line}) reads rows with {columns}, and nothing says from "
+            f"where; give --source {genre.key}=PATH, or `sources: {{{genre.key}: PATH}}` in the recipe"
+        )
+    return genre
 
 
 def _pinned(genre: Genre) -> Genre:

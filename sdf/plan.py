@@ -12,7 +12,7 @@ import random
 from collections.abc import Mapping
 from functools import lru_cache
 
-from sdf.genres import Axis, Genre
+from sdf.genres import Axis, Genre, Step
 from sdf.job import Job
 from sdf.names import Names
 from sdf.records import Brief, Principle, RoundKey, Slot, canonical_json, digest, stream
@@ -66,6 +66,15 @@ def names_of(brief: Brief) -> Names:
 @lru_cache(maxsize=256)
 def _names(seed: int, locale: str | None) -> Names:
     return Names(seed, locale)
+
+
+def steps_of(genre: Genre, brief: Brief) -> tuple[Step, ...]:
+    """The steps a brief is asked, in file order: those that are sampled, when the brief is in their sample."""
+    return tuple(step for step in genre.brief_steps if step.sample is None or _lot(step.name, brief) < step.sample)
+
+
+def _lot(step: str, brief: Brief) -> float:
+    return brief.slot.stream(f"sample {step}") / 2**64
 
 
 class Plan:
@@ -145,6 +154,11 @@ def content_hash(job: Job, genre: Genre) -> str:
         models["<fallback>"] = recipe.model_of("fallback")
     sampling = [recipe.temperature, recipe.top_p]
     constitution = job.constitution.hash if full else ""
-    return digest(
-        "content", genre.hash, constitution, canonical_json([recipe.assistant, recipe.maker, models, sampling])
-    )
+    named = canonical_json([recipe.assistant, recipe.maker, models, sampling])
+    return digest("content", genre.hash, constitution, named, *_said(job, genre))
+
+
+def _said(job: Job, genre: Genre) -> list[str]:
+    """What the recipe says to this genre alone, since its prompts show it."""
+    said = {"worry": job.recipe.worry, "bans": list(job.bans)}
+    return [canonical_json([name, value]) for name, value in said.items() if value and name in genre.asks_with]

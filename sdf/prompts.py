@@ -47,22 +47,14 @@ class Composer:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self._names = {"assistant": job.recipe.assistant, "maker": job.recipe.maker}
+        self._names = named(job)
         self._prefix = lru_cache(maxsize=1_024)(self._render_prefix)
 
     def brief_request(
         self, genre: Genre, step: Step, brief: Brief, angle: str | None, values: Mapping[str, Any], redraw: int
     ) -> Request:
         """The request of a brief's step; `values` are the earlier answers, parsed. GenreError if it cannot render."""
-        context = {
-            **values,
-            "brief": _view(brief),
-            "principle": _principle(brief.principle),
-            "angle": angle or "",
-            "names": names_of(brief),
-            "n_items": step.n_items,
-            **self._names,
-        }
+        context = {**brief_context(self.job, genre, brief, angle, values), "n_items": step.n_items}
         draw = stream(brief.slot.stream("draw"), step.name, redraw)
         return self._request(genre, step, brief.principle, context, wants(step, brief.n_words), draw)
 
@@ -91,8 +83,9 @@ class Composer:
     ) -> Request:
         body = step.body.render(context)
         messages = [Message("user", body)]
-        if step.inject is not None:
-            messages.insert(0, Message("system", step.inject.render(context)))
+        injected = step.inject.render(context) if step.inject is not None else ""
+        if injected.strip():
+            messages.insert(0, Message("system", injected))
         recipe = self.job.recipe
         return Request(
             model=recipe.model_of(step.role),
@@ -126,6 +119,24 @@ class Composer:
         if genre.instructions is not None:
             parts.append(genre.instructions.render(known))
         return Prefix.of("\n\n".join(part.strip() for part in parts))
+
+
+def named(job: Job) -> dict[str, Any]:
+    """What every template of a job knows."""
+    recipe = job.recipe
+    return {"assistant": recipe.assistant, "maker": recipe.maker, "worry": recipe.worry, "bans": list(job.bans)}
+
+
+def brief_context(job: Job, genre: Genre, brief: Brief, angle: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a template knows of a brief; `values` are the parsed answers it has so far."""
+    return {
+        **values,
+        "brief": _view(brief),
+        "principle": _principle(brief.principle),
+        "angle": angle or "",
+        "names": names_of(brief),
+        **named(job),
+    }
 
 
 def _principle(principle: Principle) -> dict[str, str]:

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sdf.assemble import Cut, Pair
+from sdf.columns import Draft, emit
 from sdf.dedup import jaccard
-from sdf.documents import Draft, Meter, compared_text, emit, row, values_of
+from sdf.documents import Meter, compared_text, row, values_of
 from sdf.errors import DamagedError, Missing
 from sdf.job import Job
 from sdf.ledger import read_answers, read_settlements
@@ -62,8 +63,8 @@ class Reader:
         settled = read_settled(self.ledger, [receipt.location for receipt in cut.receipts])
         found: list[dict[str, Any]] = []
         for receipt, each in zip(cut.receipts, settled, strict=True):
-            brief = self.plan.brief(receipt.genre, receipt.index)
-            found.append(row(self.job, self.plan.genres[receipt.genre], brief, receipt.n_tokens, each.entries))
+            genre = self.plan.genres[receipt.genre]
+            found.append(row(self.job, genre, self._draft(each), receipt.n_tokens, each.entries))
         return found
 
     def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]:
@@ -105,7 +106,7 @@ class Reader:
         for settled in read_settled(self.ledger, locations):
             draft = self._draft(settled)
             genre = self.plan.genres[draft.brief.genre]
-            found.append(compared_text(genre, emit(genre, draft.values), draft.angle) or "")
+            found.append(compared_text(genre, emit(self.job, genre, draft), draft.angle) or "")
         return found
 
 

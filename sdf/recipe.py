@@ -88,6 +88,8 @@ class Recipe(BaseModel):
     constitution: str = "default"
     assistant: str = Field(min_length=1)
     maker: str = Field(min_length=1)
+    worry: str = ""
+    bans: str | None = None
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     model: str | None = None
@@ -102,6 +104,8 @@ class Recipe(BaseModel):
 
     tokens: int
     genres_dir: tuple[str, ...] = ()
+    sources: dict[str, str] = {}
+    allow: tuple[str, ...] = ()
     provider: str = "offline"
     providers: dict[Seat, str] = {}
     provider_settings: dict[str, str] = {}
@@ -222,8 +226,11 @@ _WORK: Mapping[Seat, str] = {
     "fallback": "answer what others refuse",
 }
 
+# Fields that count only where a recipe says something by them; one that does not keeps the hash it had before them.
+UNSAID = ("worry",)
+
 # Text: another value asks models something else. Corpus: the same answers, folded otherwise, free. Run: neither.
-TEXT = ("seed", "assistant", "maker", "temperature", "top_p", "model", "models")
+TEXT = ("seed", "assistant", "maker", "worry", "temperature", "top_p", "model", "models")
 CORPUS = ("mix", "checks_off", "dedup_threshold", "tokenizer", "shard_tokens", "holdout")
 DECIDES: Mapping[str, Decides] = {
     name: "text" if name in TEXT else "corpus" if name in CORPUS else "run" for name in Recipe.model_fields
@@ -248,7 +255,7 @@ def find(name: str) -> Path:
 def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
     """The recipe with `overrides` (field -> value, None = not given) laid over the file's fields.
 
-    A constitution or genres directory named in the file is relative to the file.
+    Files and directories named in the file are relative to it.
     """
     path = find(name)
     given = {key: value for key, value in overrides.items() if value is not None}
@@ -260,7 +267,7 @@ def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
         if isinstance(given.get("mix"), str):
             base = fields.get("mix")
             given["mix"] = shares(given["mix"], base if isinstance(base, dict) else {})
-        for entries in ("models", "providers", "provider_settings"):
+        for entries in ("models", "providers", "provider_settings", "sources"):
             # One entry by flag leaves the file's others alone.
             if entries in given and isinstance(fields.get(entries), dict):
                 given[entries] = {**fields[entries], **given[entries]}
@@ -273,10 +280,26 @@ def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
         raise RecipeError(f"{where}: {fault.message}") from None
 
 
+# In `sources`: every genre that names no file of its own.
+ANY_GENRE = "*"
+
+# What a source says that is an earlier stage of the recipe, and no path.
+STAGE = "stage:"
+
+
 def _anchored(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     found = dict(fields)
     if isinstance(found.get("constitution"), str) and found["constitution"] != "default":
         found["constitution"] = str(folder / found["constitution"])
     if isinstance(found.get("genres_dir"), list):
         found["genres_dir"] = [str(folder / str(each)) for each in found["genres_dir"]]
+    if isinstance(found.get("bans"), str):
+        found["bans"] = str(folder / found["bans"])
+    if isinstance(found.get("sources"), dict):
+        found["sources"] = {genre: _source(path, folder) for genre, path in found["sources"].items()}
     return found
+
+
+def _source(path: Any, folder: Path) -> Any:
+    is_elsewhere = not isinstance(path, str) or path.startswith(STAGE) or "://" in path
+    return path if is_elsewhere else str((folder / path).absolute())

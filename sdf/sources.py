@@ -34,7 +34,7 @@ class Rows(Protocol):
 
 def open_rows(source: Source, genre_path: str) -> Rows:
     """Relative paths are relative to the genre file. SourceError names file and column."""
-    path = Path(genre_path).parent / source.path
+    path = _path(source, genre_path)
     found = fingerprint(source, genre_path)
     if source.sha256 not in (None, found):
         raise SourceError(
@@ -51,7 +51,7 @@ def open_rows(source: Source, genre_path: str) -> Rows:
 
 def fingerprint(source: Source, genre_path: str) -> str:
     """sha256 of the file, or of a corpus its newest manifest, which vouches for every shard."""
-    path = Path(genre_path).parent / source.path
+    path = _path(source, genre_path)
     file_path = _newest_manifest(path) if path.is_dir() else path
     found = hashlib.sha256()
     try:
@@ -61,6 +61,11 @@ def fingerprint(source: Source, genre_path: str) -> str:
     except OSError as error:
         raise SourceError(f"{file_path}: cannot be read ({error.strerror})") from None
     return found.hexdigest()
+
+
+def _path(source: Source, genre_path: str) -> Path:
+    assert source.path is not None, "a job gives every source its path"
+    return Path(genre_path).parent / source.path
 
 
 def _newest_manifest(directory: Path) -> Path:

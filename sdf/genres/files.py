@@ -39,10 +39,13 @@ class StepEntry(_Strict):
     schema_: dict[str, Any] | None = Field(None, alias="schema")
     tools: list[dict[str, Any]] | None = Field(None, min_length=1)
     inject: str | None = None
+    rewrites: str | None = None
+    quotes: str | None = None
+    sample: float | None = Field(None, gt=0, lt=1)
 
 
 class SourceEntry(_Strict):
-    path: str = Field(min_length=1)
+    path: str | None = Field(None, min_length=1)
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     columns: list[Annotated[str, Field(pattern=r"^[^_]")]] = Field(min_length=1)
 
@@ -63,6 +66,8 @@ class FrontMatter(_Strict):
     dedup: Literal["body", "assistant", "user", "scenario", "none"]
     redraws: int = Field(2, ge=0, le=10)
     lanes: int = Field(1, ge=1, le=1000)
+    cell_size: int | None = Field(None, ge=1, le=1_000_000)
+    opt_in: Key | None = None
     twin: str | None = None
     axes: dict[Name, Any] = {}
     steps: dict[Name, StepEntry] = Field(min_length=1)
@@ -84,13 +89,17 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class Sections:
+    """`emits` holds the templates of columns, by column."""
+
     instructions: Section | None
     steps: Mapping[str, Section]
+    emits: Mapping[str, Section]
 
 
-_HEADING = re.compile(r"## (?:(instructions)|step: ([a-z][a-z0-9_]{0,63}))[ \t]*")
+_HEADING = re.compile(r"## (?:(instructions)|(step|emit): ([a-z][a-z0-9_]{0,63}))[ \t]*")
 # What was probably meant as a heading: it would otherwise be sent to a model as prose.
-_NEAR_HEADING = re.compile(r"#+[ \t]*(?:steps?\b[ \t]*:|instructions?[ \t]*$)", re.IGNORECASE)
+_NEAR_HEADING = re.compile(r"#+[ \t]*(?:(?:steps?|emits?)\b[ \t]*:|instructions?[ \t]*$)", re.IGNORECASE)
+_HEADINGS = "`## step: NAME`, `## emit: COLUMN` or `## instructions`"
 
 
 def read_text(path: Path) -> str:
@@ -138,21 +147,21 @@ def _sections(lines: list[str], start: int) -> Sections:
     first = headings[0][0] if headings else len(lines)
     for i in range(start, first):
         if lines[i].strip():
-            raise Fault(i + 1, "text before the first section; sections are `## instructions` and `## step: NAME`")
+            raise Fault(i + 1, f"text before the first section; sections are {_HEADINGS}")
     ends = [i for i, _ in headings[1:]] + [len(lines)]
-    found: dict[str, Section] = {}
+    found: dict[str, dict[str, Section]] = {"instructions": {}, "step": {}, "emit": {}}
     for (i, match), end in zip(headings, ends, strict=True):
-        name = match[2] or ""
-        if name in found:
+        kind, name = match[1] or match[2], match[3] or ""
+        if name in found[kind]:
             raise Fault(i + 1, f"the section {lines[i].strip()!r} stands here a second time; keep one")
-        found[name] = _section(name, lines, i, end)
-    return Sections(found.pop("", None), found)
+        found[kind][name] = _section(name, lines, i, end)
+    return Sections(found["instructions"].get(""), found["step"], found["emit"])
 
 
 def _heading(line: str, number: int) -> re.Match[str] | None:
     match = _HEADING.fullmatch(line)
     if match is None and _NEAR_HEADING.match(line):
-        raise Fault(number, f"{line.strip()!r} is not a section; write `## step: NAME` or `## instructions`")
+        raise Fault(number, f"{line.strip()!r} is not a section; write {_HEADINGS}")
     return match
 
 

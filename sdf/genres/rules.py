@@ -8,11 +8,12 @@ from typing import Any
 from sdf.checks import NAMES as CHECKS
 from sdf.frontmatter import Fault, Marked, near
 from sdf.genres.files import FrontMatter, StepEntry
+from sdf.genres.model import ROW, TEMPLATE
 from sdf.genres.template_shapes import ANY, NAME_CALLS, NUMBER, TEXT, Absent, ListOf, Shape
 from sdf.records import Returns
 
 # Known to every template, the preamble included.
-NAMED: Mapping[str, Shape] = {"assistant": TEXT, "maker": TEXT}
+NAMED: Mapping[str, Shape] = {"assistant": TEXT, "maker": TEXT, "worry": TEXT, "bans": ListOf(TEXT)}
 
 _PRINCIPLE: Mapping[str, Shape] = {"id": TEXT, "title": TEXT, "text": TEXT}
 _NAMES: Mapping[str, Shape] = dict.fromkeys(NAME_CALLS, TEXT)
@@ -24,10 +25,12 @@ _ANSWERS: Mapping[Returns, Shape] = {
     "json": ANY,
 }
 
-_VARIABLES = ("assistant", "maker", "brief", "principle", "taken", "n_items", "names", "loop", "range")
+_VARIABLES = (*NAMED, "brief", "principle", "taken", "n_items", "names", "row", "loop", "range")
 _WORDS = ("and", "elif", "else", "false", "for", "if", "in", "is", "none", "not", "or", "recursive", "true")
 # A step of one of these names could not be read, or would hide what its templates need.
-_TAKEN_NAMES = frozenset((*_VARIABLES, *_WORDS, "self", "super", "caller"))
+_TAKEN_NAMES = frozenset((*_VARIABLES, *_WORDS, "self", "super", "caller", TEMPLATE))
+# What a step can quote from or write anew: answers that are text, or hold it.
+_QUOTABLE: tuple[Returns, ...] = ("text", "list", "messages", "json")
 
 _TURNS: Mapping[str, Returns] = {"system": "text", "user": "text", "assistant": "text", "tools": "json"}
 # kind -> the columns it may emit and what each is made of; of several sets, one.
@@ -50,6 +53,7 @@ def check(front: FrontMatter, marked: Marked) -> None:
     """Raises Fault for the first rule that is broken, in the order of the file."""
     for name, entry in front.steps.items():
         _check_step(name, entry, marked)
+        _check_relations(front, name, entry, marked)
     rounds = [name for name, entry in front.steps.items() if entry.per == "round"]
     if len(rounds) > 1:
         raise Fault(marked.line("steps", rounds[1]), f"{rounds[0]!r} is the round already; a genre has at most one")
@@ -85,20 +89,89 @@ _RULES: tuple[tuple[str, Callable[[StepEntry], bool], str], ...] = (
     ("lowest", lambda e: e.lowest < e.highest, "lowest is not below highest"),
     ("schema", lambda e: e.schema_ is None or e.returns in ("json", "messages"), "a schema belongs to returns: json"),
     ("inject", lambda e: e.inject is None or e.form == "chat", "inject belongs to form: chat"),
+    ("quotes", lambda e: e.quotes is None or e.returns == "score", "quotes belongs to returns: score"),
+    ("sample", lambda e: e.sample is None or e.per == "brief", "a round is not sampled; leave sample out"),
+    (
+        "rewrites",
+        lambda e: e.rewrites is None or e.sample is None,
+        "a sampled step rewrites nothing: documents without it would lack the new version",
+    ),
     ("tools", lambda e: e.tools is None or e.form == "chat", "tools belong to form: chat"),
 )
 
 
+def _check_relations(front: FrontMatter, name: str, entry: StepEntry, marked: Marked) -> None:
+    """`rewrites` and `quotes` name an earlier step that every brief asks, with an answer of a fitting kind."""
+    for key, other in (("rewrites", entry.rewrites), ("quotes", entry.quotes)):
+        if other is None:
+            continue
+        line = marked.line("steps", name, key)
+        earlier = _asked_before(front, name)
+        if other not in front.steps:
+            raise Fault(line, f"step {name!r}: {key}: no step {other!r}{near(other, earlier)}")
+        if other not in earlier:
+            raise Fault(line, f"step {name!r}: {key}: {_absence(front, name, other)}{near(other, earlier)}")
+        found = front.steps[other].returns
+        if key == "quotes" and found not in _QUOTABLE:
+            raise Fault(line, f"step {name!r}: quotes: {other!r} returns {found}, which holds no words to quote")
+        if key == "rewrites" and found != entry.returns:
+            raise Fault(line, f"step {name!r} returns {entry.returns}, and {other!r}, which it rewrites, {found}")
+
+
+def _asked_before(front: FrontMatter, name: str) -> list[str]:
+    """Earlier steps whose answers every brief has."""
+    names = list(front.steps)
+    return [each for each in names[: names.index(name)] if _is_always_asked(front.steps[each])]
+
+
+def _is_always_asked(entry: StepEntry) -> bool:
+    return entry.per == "brief" and entry.sample is None
+
+
+def _absence(front: FrontMatter, name: str, other: str) -> str:
+    """Why `other` has no answer that step `name` could work with."""
+    if front.steps[other].per == "round":
+        return f"{other!r} is a round"
+    if front.steps[other].sample is not None:
+        return _SAMPLED.format(other)
+    return f"{other!r} is this very step" if other == name else f"{other!r} is answered after {name!r}"
+
+
+_SAMPLED = "{!r} is asked for a sample of the documents alone, so nothing may depend on it"
+
+
 def _check_emit(front: FrontMatter, marked: Marked) -> None:
-    for column, step in front.emit.items():
+    for column, origin in front.emit.items():
         line = marked.line("emit", column)
-        per_brief = [name for name, entry in front.steps.items() if entry.per == "brief"]
-        if step in front.steps and step not in per_brief:
-            raise Fault(line, f"emit.{column}: {step!r} is a round; name a step that is asked per brief")
-        if step not in per_brief:
-            raise Fault(line, f"emit.{column}: no step {step!r}{near(step, per_brief)}")
+        if origin == TEMPLATE:
+            continue
+        if origin.startswith(ROW):
+            _check_row_column(front, column, origin.removeprefix(ROW), line)
+        else:
+            _check_emitted_step(front, column, origin, line)
     if front.kind in _COLUMNS:
         _check_columns(front, marked)
+
+
+def _check_row_column(front: FrontMatter, column: str, name: str, line: int) -> None:
+    columns = front.source.columns if front.source else []
+    if front.source is None:
+        raise Fault(
+            line, f"emit.{column}: the genre has no source, and so no row; declare source: {{columns: [{name}]}}"
+        )
+    if name not in columns:
+        raise Fault(line, f"emit.{column}: the source declares no column {name!r}{near(name, columns)}")
+
+
+def _check_emitted_step(front: FrontMatter, column: str, step: str, line: int) -> None:
+    per_brief = [name for name, entry in front.steps.items() if _is_always_asked(entry)]
+    if step in front.steps and front.steps[step].per == "round":
+        raise Fault(line, f"emit.{column}: {step!r} is a round; name a step that is asked per brief")
+    if step in front.steps and front.steps[step].sample is not None:
+        raise Fault(line, f"emit.{column}: {_SAMPLED.format(step)}")
+    if step not in per_brief:
+        known = [*per_brief, TEMPLATE, *(f"{ROW}{each}" for each in (front.source.columns if front.source else ()))]
+        raise Fault(line, f"emit.{column}: no step {step!r}{near(step, known)}")
 
 
 def _check_columns(front: FrontMatter, marked: Marked) -> None:
@@ -108,7 +181,7 @@ def _check_columns(front: FrontMatter, marked: Marked) -> None:
         known = " or ".join(_shown(each) for each in sets)
         raise Fault(marked.line("emit"), f"emit: a {front.kind} emits {known}; found {', '.join(front.emit)}")
     for column, step in front.emit.items():
-        found = front.steps[step].returns
+        found = front.steps[step].returns if step in front.steps else columns[column]
         if found != columns[column]:
             raise Fault(marked.line("emit", column), f"emit.{column} takes {columns[column]}; {step!r} returns {found}")
 
@@ -140,6 +213,8 @@ def _check_min_score(front: FrontMatter, step: str, score: int, line: int) -> No
     scores = {name: entry for name, entry in front.steps.items() if entry.returns == "score"}
     if step not in scores:
         raise Fault(line, f"min_score: no step {step!r} that returns a score{near(step, scores)}")
+    if scores[step].sample is not None:
+        raise Fault(line, f"min_score: {_SAMPLED.format(step)}")
     if not scores[step].lowest <= score <= scores[step].highest:
         raise Fault(line, f"min_score.{step}: {score} is not within {scores[step].lowest} to {scores[step].highest}")
 
@@ -178,12 +253,27 @@ def _answers(front: FrontMatter, name: str) -> dict[str, Shape]:
         is_earlier = list(front.steps).index(other) < list(front.steps).index(name)
         if front.steps[other].per == "round":
             found[other] = Absent("a round's answer reaches a brief as `angle`")
+        elif front.steps[other].sample is not None:
+            found[other] = Absent(_SAMPLED.format(other))
         elif is_earlier:
             found[other] = _ANSWERS[front.steps[other].returns]
         else:
             found[other] = Absent(why)
             why = f"it is answered after {name!r}; a step reads earlier steps"
     return found
+
+
+def scope_of_emit(front: FrontMatter) -> Mapping[str, Shape]:
+    """A column's template sees all that the brief came to: every answer, the row, the names."""
+    scope: dict[str, Shape] = {**NAMED, "principle": _PRINCIPLE, "brief": _brief(front), "names": _NAMES}
+    scope["row"] = _brief(front)["row"]
+    scope["angle"] = TEXT if _has_round(front) else Absent("no step of this genre has per: round")
+    for name, entry in front.steps.items():
+        if entry.sample is not None:
+            scope[name] = Absent(_SAMPLED.format(name))
+        elif entry.per == "brief":
+            scope[name] = _ANSWERS[entry.returns]
+    return scope
 
 
 def _brief(front: FrontMatter) -> Mapping[str, Shape]:

@@ -8,13 +8,13 @@ compares and hashes as text.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.runtime import LoopContext
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -40,15 +40,21 @@ class Template:
     path: str = "<template>"
     line: int = 1
 
-    def check(self, scope: Mapping[str, Shape] | None = None, *, mentions: str = "") -> None:
+    def check(self, scope: Mapping[str, Shape] | None = None, *, mentions: Sequence[str] = ()) -> None:
         """Raises GenreError where it does not parse, says what templates may not, names what `scope` lacks, or
-        never says `mentions` in so many words."""
+        never says one of `mentions` in so many words."""
         try:
             tree = _parsed(self.source)
             template_rules.check(tree, scope)
-            template_rules.check_mentions(tree, mentions)
+            for text in mentions:
+                template_rules.check_mentions(tree, text)
         except Fault as fault:
             raise self._error(fault.line, fault.message) from fault
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The variables it uses, those of its own loops left out."""
+        return _names(self.source)
 
     def render(self, context: Mapping[str, Any]) -> str:
         """The text, at most 400,000 characters longer than the values given. Raises GenreError with the line."""
@@ -176,6 +182,11 @@ def _parsed(source: str) -> nodes.Template:
         raise Fault(1, "expressions nested too deeply; split them") from error
     except ValueError as error:
         raise Fault(1, f"not a template: {error}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _names(source: str) -> frozenset[str]:
+    return frozenset(meta.find_undeclared_variables(_parsed(source)))
 
 
 # Some hundred genres of a handful of templates each.

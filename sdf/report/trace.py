@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from sdf.answers import value
-from sdf.documents import emit
+from sdf.columns import Draft, emit
 from sdf.errors import GenreError, StorageError
 from sdf.genres import Genre, Step
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_answers, read_ledger, read_settlements
-from sdf.plan import Plan
+from sdf.plan import Plan, steps_of
 from sdf.prompts import Composer
 from sdf.records import Answer, Brief, Location, Message, Receipt, Request, Settlement
 from sdf.shards import read_ids, read_manifest
@@ -98,7 +98,7 @@ def trace_of(run_dir: RunDir, job: Job, id: str) -> Trace:
         steps=steps,
         reason=receipt.reason,
         detail=settlement.detail,
-        columns=emit(genre, values) if len(values) == len(genre.brief_steps) else None,
+        columns=_columns(job, genre, settlement, Draft(brief, settlement.angle, values)),
         n_tokens=receipt.n_tokens,
         shard=_shard_of(run_dir, genre.config, receipt.brief),
     )
@@ -135,24 +135,49 @@ def _steps(
     used = {answer.step: (answer.key, answer.location) for answer in settlement.answers}
     if genre.round_step is not None and settlement.angle is None:
         return
-    for step in genre.brief_steps:
-        for redraw in range(genre.redraws + 1):
-            try:
-                request = composer.brief_request(genre, step, brief, settlement.angle, values, redraw)
-            except GenreError:
-                return  # the settlement's detail says what could not be rendered
-            key = request.key()
-            named, location = used.get(step.name, ("", None))
-            is_used = key == named
-            answer = _answer(run_dir, location if is_used else view.keys.find(key))
-            yield _step_trace(step, redraw, key, request, answer, is_used)
-            if is_used and answer is not None:
-                values[step.name] = value(request.wants, answer)
-                break
-            if answer is None and step.name not in used:
-                return
-        else:
+    for step in steps_of(genre, brief):
+        yield from _draws(run_dir, composer, view, genre, step, brief, settlement.angle, used.get(step.name), values)
+        if step.name not in values and step.sample is None:
             return
+
+
+def _draws(
+    run_dir: RunDir,
+    composer: Composer,
+    view: LedgerView,
+    genre: Genre,
+    step: Step,
+    brief: Brief,
+    angle: str | None,
+    used: tuple[str, Location] | None,
+    values: dict[str, Any],
+) -> Iterator[StepTrace]:
+    """The requests of one step, up to the one whose answer was used."""
+    named, location = used or ("", None)
+    for redraw in range(genre.redraws + 1):
+        try:
+            request = composer.brief_request(genre, step, brief, angle, values, redraw)
+        except GenreError:
+            return  # the settlement's detail says what could not be rendered
+        key = request.key()
+        is_used = key == named
+        answer = _answer(run_dir, location if is_used else view.keys.find(key))
+        yield _step_trace(step, redraw, key, request, answer, is_used)
+        if is_used and answer is not None:
+            values[step.name] = value(request.wants, answer)
+            return
+        if answer is None and used is None:
+            return
+
+
+def _columns(job: Job, genre: Genre, settlement: Settlement, draft: Draft) -> dict[str, Any] | None:
+    needed = {step.name for step in genre.brief_steps if step.sample is None}
+    if settlement.reason is not None or not needed <= draft.values.keys():
+        return None
+    try:
+        return emit(job, genre, draft)
+    except GenreError:
+        return None
 
 
 def _answer(run_dir: RunDir, location: Location | None) -> Answer | None:

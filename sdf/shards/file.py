@@ -28,6 +28,7 @@ _PROVENANCE = [
     pa.field("genre", pa.string()),
     pa.field("principle", pa.string()),
     pa.field("axes", pa.string()),
+    pa.field("scores", pa.string()),
     pa.field("model", pa.string()),
     pa.field("fallback", pa.bool_()),
     pa.field("prompt_hash", pa.string()),
@@ -39,7 +40,7 @@ _MESSAGE = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.stri
 _MESSAGES = pa.list_(pa.field("element", _MESSAGE))
 _CHAT = [pa.field("messages", _MESSAGES), pa.field("tools", pa.string())]
 
-# `axes`, `tools` and `item` are JSON texts. `string` holds 2 GB a row group, and is what loaders know best.
+# `axes`, `scores`, `tools` and `item` are JSON texts. `string` holds 2 GB a row group, and is what loaders know best.
 COLUMNS: Mapping[str, pa.Schema] = {
     "documents": pa.schema([pa.field("text", pa.string()), *_PROVENANCE]),
     "chats": pa.schema([*_CHAT, *_PROVENANCE]),

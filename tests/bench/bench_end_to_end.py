@@ -26,9 +26,10 @@ from typing import Any
 from sdf import api, driver, providers, tokens
 from sdf.assemble import Cut
 from sdf.checks import reject_reason
+from sdf.columns import Draft, emit
 from sdf.dedup import signatures
 from sdf.directory import job_of
-from sdf.documents import checked_text, checks_of, emit
+from sdf.documents import checked_text, checks_of
 from sdf.generate import settle_brief, settle_round
 from sdf.job import Job
 from sdf.ledger import LedgerView, LedgerWriter, read_answers, read_ledger, read_settlements
@@ -168,8 +169,8 @@ class Shop:
         return answer, Location("", 0)
 
 
-async def generate(sample: Sample, view: LedgerView, shop: Shop) -> list[dict[str, Any]]:
-    """The parsed answers of each brief. Rounds are asked too, each with the angles taken before it."""
+async def generate(sample: Sample, view: LedgerView, shop: Shop) -> list[Draft]:
+    """The drafts of the briefs. Rounds are asked too, each with the angles taken before it."""
     job = sample.job
     plan, composer = Plan(job), Composer(job)
     principles = {principle.id: principle for principle in job.constitution.principles}
@@ -184,7 +185,7 @@ async def generate(sample: Sample, view: LedgerView, shop: Shop) -> list[dict[st
         brief = plan.brief(receipt.genre, receipt.index)
         _, draft = await settle_brief(composer, shop.ask, plan.genres[receipt.genre], brief, settled.angle)
         assert draft is not None
-        drafts.append(dict(draft.values))
+        drafts.append(draft)
     return drafts
 
 
@@ -208,8 +209,8 @@ def stages(sample: Sample, view: LedgerView, run_dir: RunDir) -> Iterator[tuple[
     some = replace(sample, receipts=sample.receipts[:40], settlements=sample.settlements[:40], rounds=sample.rounds[:2])
     asyncio.run(generate(some, view, Shop(job)))
     shop = Shop(job)
-    values, generation = timed(lambda: asyncio.run(generate(sample, view, shop)))
-    columns = [emit(genre, each) for genre, each in zip(genres, values, strict=True)]
+    drafts, generation = timed(lambda: asyncio.run(generate(sample, view, shop)))
+    columns = [emit(job, genre, each) for genre, each in zip(genres, drafts, strict=True)]
     texts = [each["text"] for each in columns]
     tokenizer = tokens.load(job.recipe.tokenizer)
     yield "bare tiktoken (reference)", timed(lambda: [len(tokenizer._encoding.encode_ordinary(t)) for t in texts])[1]

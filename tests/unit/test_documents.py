@@ -12,8 +12,9 @@ import pytest
 from support import NOTE, make_job
 
 from sdf import tokens
+from sdf.columns import Draft, emit
 from sdf.dedup import signatures
-from sdf.documents import Draft, Meter, checked_text, compared_text, emit, row, values_of
+from sdf.documents import Meter, checked_text, compared_text, row, values_of
 from sdf.genres import Genre
 from sdf.job import Job
 from sdf.plan import Plan
@@ -58,11 +59,11 @@ HELP = {"scene": {"task": "t"}, "facts": ["f"], "kit": {"b": 1, "a": "ü"}, "rul
 
 
 def test_a_document_is_the_emitted_step(job: Job) -> None:
-    assert emit(genre_of(job, "note"), note()) == {"text": SENTENCES}
+    assert emit(job, genre_of(job, "note"), draft(job, note())) == {"text": SENTENCES}
 
 
 def test_a_chat_of_turns_has_them_in_order_and_its_tools_as_one_text(job: Job) -> None:
-    columns = emit(genre_of(job, "help"), HELP)
+    columns = emit(job, genre_of(job, "help"), draft(job, HELP, "help"))
     assert columns["messages"] == [
         {"role": "system", "content": "R"},
         {"role": "user", "content": "Q"},
@@ -72,13 +73,13 @@ def test_a_chat_of_turns_has_them_in_order_and_its_tools_as_one_text(job: Job) -
 
 
 def test_a_chat_in_one_answer_is_taken_whole(job: Job) -> None:
-    assert emit(genre_of(job, "talk"), {"turns": TALK}) == {"messages": TALK, "tools": None}
+    assert emit(job, genre_of(job, "talk"), draft(job, {"turns": TALK}, "talk")) == {"messages": TALK, "tools": None}
 
 
 def test_a_prompt_ends_with_the_question_and_an_item_is_one_text(job: Job) -> None:
-    assert emit(genre_of(job, "question"), {"ask": "Why?"})["messages"] == [{"role": "user", "content": "Why?"}]
+    assert emit(job, genre_of(job, "question"), draft(job, {"ask": "Why?"}, "question"))["messages"] == [{"role": "user", "content": "Why?"}]
     values = {"task": "T", "rubric": {"b": 1, "a": 2}, "level": 7}
-    assert emit(genre_of(job, "quiz"), values) == {"item": '{"level":7,"question":"T","rubric":{"a":2,"b":1}}'}
+    assert emit(job, genre_of(job, "quiz"), draft(job, values, "quiz")) == {"item": '{"level":7,"question":"T","rubric":{"a":2,"b":1}}'}
 
 
 def test_length_is_checked_on_the_part_that_the_genre_bounds(job: Job) -> None:
@@ -167,13 +168,15 @@ def test_a_row_says_where_its_text_came_from_and_nothing_of_its_making(job: Job)
         entry("verdict", "<score>4</score>"),
     ]
     assert values_of(genre, brief, entries) == {"draft": "d", "polish": "The text.", "verdict": 4}
-    found = row(job, genre, brief, 7, entries)
+    made = Draft(brief, "an idea", values_of(genre, brief, entries))
+    found = row(job, genre, made, 7, entries)
     assert found == {
         "text": "The text.",
         "id": brief.id,
         "genre": "note",
         "principle": brief.principle.id,
         "axes": found["axes"],
+        "scores": '{"verdict":4}',
         "model": "fallback-model",
         "fallback": True,
         "prompt_hash": genre.hash,
@@ -182,7 +185,7 @@ def test_a_row_says_where_its_text_came_from_and_nothing_of_its_making(job: Job)
         "constitution_hash": job.constitution.hash,
     }
     own = row(
-        job, genre, brief, 7, [replace(each, answer=replace(each.answer, model="offline-grammar")) for each in entries]
+        job, genre, made, 7, [replace(each, answer=replace(each.answer, model="offline-grammar")) for each in entries]
     )
     assert own["fallback"] is False
 
@@ -197,5 +200,5 @@ def test_a_chat_row_names_the_model_that_replied(job: Job) -> None:
         entry("question", "<question>Q</question>", "other"),
         entry("reply", "<reply>A</reply>"),
     ]
-    found = row(job, genre, brief, 7, entries)
+    found = row(job, genre, Draft(brief, None, values_of(genre, brief, entries)), 7, entries)
     assert (found["model"], found["fallback"], found["tools"]) == ("offline-grammar", False, '{"a":1}')

@@ -143,7 +143,7 @@ def test_the_wide_forms_of_a_genre(folder: Path) -> None:
     genre = loaded(folder, CHAT)
     reply = genre.steps[3]
     assert (genre.config, genre.twin, genre.lanes, genre.redraws, genre.preamble) == ("chats", "voice", 4, 0, None)
-    assert genre.source == Source("rows.jsonl", None, ("prompt", "Row id"))
+    assert genre.source == Source("rows.jsonl", None, ("prompt", "Row id"), 28)
     assert genre.axes[1].deck == ("no",) * 70 + ("yes",) * 30
     assert (genre.steps[1].schema, reply.tools, reply.max_tokens) == ('{"type":"object"}', '[{"name":"search"}]', 900)
     assert reply.inject is not None
@@ -171,7 +171,7 @@ def test_the_preamble_lies_beside_the_genre_else_among_the_built_in(
     genre = loaded(folder, GOOD)
     assert genre.preamble is not None
     assert genre.preamble.render({"maker": "M", "assistant": "A"}) == "In a world where M made A."
-    monkeypatch.setattr(genres, "BUILTIN_DIR", folder)
+    monkeypatch.setattr("sdf.genres.loading.BUILTIN_DIR", folder)
     inner = folder / "own"
     inner.mkdir()
     assert loaded(inner, GOOD).preamble == genre.preamble

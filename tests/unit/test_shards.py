@@ -49,6 +49,7 @@ def row(number: int, config: str = "documents", **changes: Any) -> dict[str, Any
         "genre": "blog_post",
         "principle": "honesty",
         "axes": '{"stance":"warm"}',
+        "scores": "{}",
         "model": "offline-grammar",
         "fallback": False,
         "prompt_hash": "ab" * 16,

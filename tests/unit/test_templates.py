@@ -327,7 +327,7 @@ def test_a_template_is_its_source() -> None:
 
 
 def test_mentions_count_only_what_is_sent() -> None:
-    Template("Write between <document> and </document>.").check({}, mentions="<document>")
+    Template("Write between <document> and </document>.").check({}, mentions=["<document>"])
     for source in ("Write it.", "{# <document> #}", "{{ '<document>' }}", "<documents>", "< document>"):
         with pytest.raises(GenreError, match="never mentions <document>"):
-            Template(source).check({}, mentions="<document>")
+            Template(source).check({}, mentions=["<document>"])

@@ -1,0 +1,147 @@
+"""What a genre is once its file was found free of faults: frozen records, and the one hash that names its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from sdf.genres.files import GenreChecks
+from sdf.genres.templates import Template
+from sdf.records import Returns, Role, canonical_json, digest
+
+Kind = Literal["document", "chat", "prompt", "item"]
+Dedup = Literal["body", "assistant", "user", "scenario", "none"]
+
+CONFIGS: Mapping[Kind, str] = {"document": "documents", "chat": "chats", "prompt": "prompts", "item": "items"}
+
+# The values of `emit` that name no step.
+TEMPLATE = "template"
+ROW = "row."
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A variable dealt from `deck`: each value as often as its weight says, in the order of `values`."""
+
+    name: str
+    values: tuple[str, ...]
+    deck: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One request of a brief, or of an angle round. `n_items` is 0 where no list is asked for; `schema` and `tools`
+    are JSON texts; `line` is that of the step in the front matter.
+
+    `rewrites` names the step whose answer this one's may stand for, `quotes` the one its answer must quote; of a step
+    with `sample` only that share of the briefs is asked.
+    """
+
+    name: str
+    per: Literal["brief", "round"]
+    role: Role
+    form: Literal["chat", "completion"]
+    context: Literal["full", "principle", "none"]
+    returns: Returns
+    tag: str | None
+    n_items: int
+    lowest: int
+    highest: int
+    max_tokens: int | None
+    schema: str | None
+    tools: str | None
+    inject: Template | None
+    body: Template
+    line: int
+    rewrites: str | None = None
+    quotes: str | None = None
+    sample: float | None = None
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Names of the variables its prompts use, and of the step it quotes."""
+        injected = self.inject.names if self.inject is not None else frozenset[str]()
+        return self.body.names | injected | ({self.quotes} if self.quotes is not None else frozenset[str]())
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Rows that become part of the briefs. `path` is relative to the genre file, None when a recipe names it;
+    `sha256` pins it; `line` is that of the source in the front matter."""
+
+    path: str | None
+    sha256: str | None
+    columns: tuple[str, ...]
+    line: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Genre:
+    """A genre file that was found free of faults. `hash` names all that decides text: prompts, declarations of the
+    steps, axes, lengths; not what happens to the text later (`about`, checks, dedup, emit), nor where the file lies.
+
+    `emit` maps a column to a step, to `row.COLUMN` or to `template`, whose text is in `emit_templates`.
+    """
+
+    key: str
+    kind: Kind
+    about: str
+    path: str
+    n_words: tuple[int, int]
+    dedup: Dedup
+    redraws: int
+    lanes: int
+    twin: str | None
+    axes: tuple[Axis, ...]
+    steps: tuple[Step, ...]
+    emit: Mapping[str, str]
+    source: Source | None
+    checks: GenreChecks
+    preamble: Template | None
+    instructions: Template | None
+    hash: str
+    emit_templates: Mapping[str, Template] = field(default_factory=dict[str, Template])
+    cell_size: int | None = None
+    opt_in: str | None = None
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.hash))
+
+    @property
+    def config(self) -> str:
+        return CONFIGS[self.kind]
+
+    @property
+    def round_step(self) -> Step | None:
+        return next((step for step in self.steps if step.per == "round"), None)
+
+    @property
+    def brief_steps(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.per == "brief")
+
+    @property
+    def asks_with(self) -> frozenset[str]:
+        """Names of the variables that anything sent to a model uses."""
+        shared = [part.names for part in (self.preamble, self.instructions) if part is not None]
+        return frozenset[str]().union(*shared, *(step.reads for step in self.steps))
+
+
+def hash_of(genre: Genre) -> str:
+    """What a genre file may say beyond its first form enters only where it says it: older hashes stay as they are."""
+    steps = [
+        [
+            *(step.name, step.per, step.role, step.form, step.context, step.returns, step.tag, step.n_items),
+            *(step.lowest, step.highest, step.max_tokens, step.schema, step.tools),
+            *(step.inject and step.inject.source, step.body.source),
+            *([["quotes", step.quotes]] if step.quotes is not None else []),
+            *([["sample", step.sample]] if step.sample is not None else []),
+        ]
+        for step in genre.steps
+    ]
+    axes = sorted([axis.name, axis.deck] for axis in genre.axes)
+    columns = genre.source.columns if genre.source else None
+    shared = [part and part.source for part in (genre.preamble, genre.instructions)]
+    decided = [genre.key, genre.n_words, genre.redraws, genre.lanes, genre.twin, axes, steps, columns, shared]
+    decided += [["cell_size", genre.cell_size]] if genre.cell_size is not None else []
+    return digest("genre", canonical_json(decided))
