@@ -1,0 +1,120 @@
+"""vLLM, imported and set up: the one file that knows its modules.
+
+Its arguments are checked twice: by `engine_arguments` for names and types, and by vLLM itself for what fits the model
+and the machine, before any process is started. The trade-off: what only the engine's own process finds out, such as too
+little memory, is in that process's log, and the error here can but point to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from types import SimpleNamespace
+from typing import Any
+
+from sdf.errors import RecipeError
+from sdf.frontmatter import near
+from sdf.providers.endpoints import said
+from sdf.providers.engine_arguments import NAME, converted
+from sdf.providers.engine_process import Guarded
+
+# What vLLM reads from the environment, where nothing else is set: no reports to its makers, and a terminal that stays
+# readable; stdout holds a command's result alone.
+ENVIRONMENT: Mapping[str, str] = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+}
+# Always: children executed anew bear their owner's mark, and a fork of a process with threads may hang.
+START_METHOD = {"VLLM_WORKER_MULTIPROC_METHOD": "spawn"}
+
+# An engine's arguments where the settings do not name them. Statistics cost a little at every token and go nowhere.
+# A Ctrl-C at a terminal reaches the engine's process too: it finishes what runs, as a drain of the worker expects.
+DEFAULTS: Mapping[str, Any] = {
+    "enable_prefix_caching": True,
+    "disable_log_stats": True,
+    "shutdown_timeout": 600,
+}
+# What is used of vLLM, and where it is.
+NAMES: Mapping[str, str] = {
+    "AsyncEngineArgs": "vllm.engine.arg_utils",
+    "AsyncLLM": "vllm.v1.engine.async_llm",
+    "ChatCompletionRequest": "vllm.entrypoints.openai.chat_completion.protocol",
+    "ChatParams": "vllm.renderers.params",
+    "EngineDeadError": "vllm.v1.engine.exceptions",
+    "GracefulHTTPError": "vllm.exceptions",
+    "RequestOutputKind": "vllm.sampling_params",
+    "SamplingParams": "vllm.sampling_params",
+    "StructuredOutputsParams": "vllm.sampling_params",
+    "TokenizeParams": "vllm.renderers.params",
+    "ToolParserManager": "vllm.tool_parsers",
+    "VLLMClientError": "vllm.exceptions",
+    "VLLMServerError": "vllm.exceptions",
+}
+
+# What vLLM raises for arguments that do not fit each other, the model or the machine.
+MISFITS = (ValueError, TypeError, OSError, NotImplementedError, AssertionError, RuntimeError, ImportError)
+
+
+@lru_cache(maxsize=1)
+def library() -> Any:
+    """The names of vLLM that are used; seconds at the first call. RecipeError when it cannot be imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ.update(START_METHOD)
+    try:
+        return SimpleNamespace(**{name: getattr(importlib.import_module(path), name) for name, path in NAMES.items()})
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        raise RecipeError(
+            f"provider {NAME}: vllm is installed and does not import ({said(error, None)}); beside its CPU build: "
+            "pip uninstall torchvision torchaudio torchcodec (docs/providers.md)"
+        ) from None
+
+
+def config_of(model: str, written: Mapping[str, str]) -> Any:
+    """The engine's configuration. RecipeError for arguments that contradict each other, the model or the machine."""
+    engine_args = library().AsyncEngineArgs
+    declared = {field.name: field.type for field in dataclasses.fields(engine_args)}
+    arguments = {**DEFAULTS, **converted(written, declared)}
+    try:
+        return engine_args(model=model, **arguments).create_engine_config()
+    except MISFITS as error:
+        given = ", ".join(f"{name}={value}" for name, value in written.items()) or "none given"
+        raise RecipeError(
+            f"provider {NAME}: no engine for {model}: {_reason(error)} (engine arguments: {given})"
+        ) from None
+
+
+def started(model: str, written: Mapping[str, str], guarded: Guarded) -> Any:
+    """An AsyncLLM that is ready, its processes under guard. RecipeError when it cannot be set up or does not start."""
+    config = config_of(model, written)
+    disable_log_stats = written.get("disable_log_stats", "true").lower() != "false"
+    try:
+        with guarded.marking():
+            return library().AsyncLLM.from_vllm_config(config, disable_log_stats=disable_log_stats)
+    except MISFITS as error:
+        raise RecipeError(
+            f"provider {NAME}: the engine for {model} did not start: {_reason(error)} What it said before is in the "
+            "worker's log (with --ray none: above). Often memory is short: lower --max-model-len, change "
+            "--gpu-memory-utilization, or spread it by --tensor-parallel-size"
+        ) from None
+
+
+def tool_parser(name: str) -> Any:
+    """The class that reads tool calls of a model family. RecipeError for an unknown one."""
+    known = library().ToolParserManager
+    if name not in known.list_registered():
+        raise RecipeError(f"provider {NAME}: tool_parser: vLLM has no {name!r}{near(name, known.list_registered())}")
+    return known.get_tool_parser(name)
+
+
+def _reason(error: BaseException) -> str:
+    """What pydantic found first, without its frame; else the error's own words."""
+    problems = getattr(error, "errors", None)
+    if callable(problems):
+        found: Any = problems()
+        return said(found[0]["msg"], None)
+    return said(error, None) or type(error).__name__
