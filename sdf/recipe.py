@@ -24,7 +24,12 @@ Decides = Literal["text", "corpus", "run"]
 SUFFIXES = {"k": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 
 # The model that answers when a recipe names none; None: a recipe must name one.
-DEFAULT_MODELS: Mapping[str, str | None] = {"offline": "offline-grammar", "anthropic": None, "openai": None}
+DEFAULT_MODELS: Mapping[str, str | None] = {
+    "offline": "offline-grammar",
+    "anthropic": None,
+    "openai": None,
+    "vllm": None,
+}
 
 # Sampling that a provider's API no longer takes: asking for it would change nothing.
 DROPPED_SAMPLING: Mapping[str, tuple[str, ...]] = {"anthropic": ("temperature", "top_p")}

@@ -20,6 +20,7 @@ PROVIDERS: Mapping[str, str] = {
     "anthropic": "sdf.providers.anthropic:Anthropic",
     "offline": "sdf.providers.offline:Offline",
     "openai": "sdf.providers.openai:OpenAI",
+    "vllm": "sdf.providers.vllm:Vllm",
 }
 
 
