@@ -76,16 +76,26 @@ def library() -> Any:
 
 def config_of(model: str, written: Mapping[str, str]) -> Any:
     """The engine's configuration. RecipeError for arguments that contradict each other, the model or the machine."""
-    engine_args = library().AsyncEngineArgs
-    declared = {field.name: field.type for field in dataclasses.fields(engine_args)}
+    declared = {field.name: field.type for field in dataclasses.fields(library().AsyncEngineArgs)}
     arguments = {**DEFAULTS, **converted(written, declared)}
     try:
-        return engine_args(model=model, **arguments).create_engine_config()
+        config = library().AsyncEngineArgs(model=model, **arguments).create_engine_config()
+        if config.device_config.device_type == "cpu" and "enable_chunked_prefill" not in written:
+            arguments = {**_whole_prefills(config), **arguments}
+            config = library().AsyncEngineArgs(model=model, **arguments).create_engine_config()
     except MISFITS as error:
         given = ", ".join(f"{name}={value}" for name, value in written.items()) or "none given"
         raise RecipeError(
             f"provider {NAME}: no engine for {model}: {_reason(error)} (engine arguments: {given})"
         ) from None
+    return config
+
+
+def _whole_prefills(config: Any) -> dict[str, Any]:
+    """On CPU a prompt must not be read in pieces: for a request with a seed, vLLM then dies of "CPU Generator does not
+    use offset"."""
+    n_batched = max(config.scheduler_config.max_num_batched_tokens, config.model_config.max_model_len)
+    return {"enable_chunked_prefill": False, "max_num_batched_tokens": n_batched}
 
 
 def started(model: str, written: Mapping[str, str], guarded: Guarded) -> Any:
