@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sdf import genres as genre_files
-from sdf import shards, tokens
+from sdf import providers, shards, tokens
 from sdf.assemble import GenreTerms, Terms
 from sdf.directory import job_of, occupy
 from sdf.errors import DamagedError, Missing, RecipeError, StorageError, UsageError
@@ -36,8 +36,9 @@ from sdf.matching import accepted_places, check_known, exclusions, keeps, place_
 from sdf.pipeline import Crew, InProcess, Run, Stop
 from sdf.plan import Plan
 from sdf.preflight import Finding
+from sdf.providers.batch_log import BatchLog
 from sdf.reading import Reader
-from sdf.recipe import load, shares
+from sdf.recipe import Backend, load, shares
 from sdf.records import Receipt
 from sdf.replay import assemble as assemble_ledger
 from sdf.replay import replay as replay_ledger
@@ -335,6 +336,28 @@ def _ledger_problems(run_dir: RunDir, manifest: Manifest) -> tuple[list[str], li
     # A file that a resume does not see to be damaged was not made good by one.
     made_good = [each for each in problems if each.startswith(tuple(f"{path}:" for path in view.damaged))]
     return [each for each in problems if each not in made_good], made_good
+
+
+def cancel(directory: Path_) -> list[str]:
+    """Cancels the batches that a run in `directory` left at the API; returns their ids. The key is read here.
+
+    What they answered already is collected by the next run; what they did not is asked again.
+    """
+    run_dir = RunDir(directory)
+    job = job_of(run_dir)
+    backends = dict.fromkeys(job.recipe.backend_of(seat) for seat in job.seats)
+    return run_to_end(_cancel([each for each in backends if each.provider in providers.BATCHED], run_dir))
+
+
+async def _cancel(backends: Sequence[Backend], run_dir: RunDir) -> list[str]:
+    found: list[str] = []
+    for backend in backends:
+        pooled = providers.make_batched(backend.provider, dict(backend.settings), BatchLog(run_dir, "cancel"))
+        try:
+            found += await pooled.cancel()
+        finally:
+            await pooled.close()
+    return found
 
 
 def gc(directory: Path_) -> list[str]:

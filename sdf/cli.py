@@ -12,6 +12,7 @@ import inspect
 import json
 import logging
 import os
+import re
 import signal
 import sys
 from collections import Counter
@@ -85,6 +86,20 @@ def directories(paths: Sequence[str]) -> list[str]:
     return [str(Path(path).absolute()) for path in paths]
 
 
+def absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def sources(entries: Sequence[str]) -> dict[str, str]:
+    """{genre: path}; a path alone is for every genre that names none."""
+    found: dict[str, str] = {}
+    for entry in entries:
+        match = re.fullmatch(r"([a-z0-9][a-z0-9_-]*)=(.+)", entry)
+        genre, path = (match[1], match[2]) if match else ("*", entry)
+        found[genre] = path if "://" in path or path.startswith("stage:") else absolute(path)
+    return found
+
+
 # What folds a ledger: `assemble` takes these alone, for no answer depends on them.
 FOLDING = (
     Flag("--tokens", "tokens", "Accepted tokens to reach: 20M, 1.5M, 300k."),
@@ -123,6 +138,12 @@ FLAGS = (
         key="allow_insecure",
         reads=lambda value: str(value).lower(),
     ),
+    Flag(
+        "--max-wait",
+        "provider_settings",
+        "Seconds to wait for a batch before ending; the same command collects it later.",
+        key="max_wait",
+    ),
     Flag("--cache-ttl", "provider_settings", "How long prompts stay cached at Anthropic: 5m or 1h.", key="cache_ttl"),
     Flag("--model", "model", "The model of every role that has none of its own."),
     Flag("--rewrite-model", "models", "The model that rewrites.", key="rewrite"),
@@ -135,6 +156,16 @@ FLAGS = (
     Flag("--fallback-provider", "providers", "Who answers what another refused.", key="fallback"),
     Flag("--assistant", "assistant", "The name of the assistant in the texts."),
     Flag("--maker", "maker", "The name of its maker in the texts."),
+    Flag("--worry", "worry", "What the corpus is to prevent, in a sentence, for the prompts that ask."),
+    Flag("--bans", "bans", "Phrases to keep out, as an audit wrote them.", reads=absolute),
+    Flag(
+        "--source",
+        "sources",
+        "GENRE=PATH: the rows that a genre reads, or PATH for all that name none; repeatable.",
+        list[str],
+        reads=sources,
+    ),
+    Flag("--allow", "allow", "A kind of genre that is in no mix unless asked for; repeatable.", list[str]),
     Flag("--seed", "seed", "Another seed is another corpus.", int),
     Flag("--workers", "workers", "Workers.", int),
     Flag("--in-flight", "in_flight", "Documents under way at each worker.", int),
@@ -381,6 +412,15 @@ def verify(
     text = "\n".join(found.problems) if found.problems else f"{directory}: {counts}: all as written{replayed}"
     text += "".join(f"\n{each} (made good since: nothing committed needs it)" for each in found.made_good)
     return Result(found, plain(text), 1 if found.problems else 0)
+
+
+@command()
+def cancel(directory: Directory) -> Result:
+    """Cancels the message batches that a run left going on; what they answered is collected by the next run."""
+    from sdf import api
+
+    canceled = api.cancel(directory)
+    return Result({"canceled": canceled}, "\n".join(canceled) or "no batch is going on")
 
 
 @command()

@@ -131,6 +131,10 @@ class EngineDead(ProviderError):
     pass
 
 
+class StillProcessing(SdfError):
+    exit_code = 3
+
+
 class BudgetExhausted(SdfError):
     exit_code = 4
 

@@ -189,7 +189,7 @@ class Run:
 
     async def _work(self, name: str, hand: Hand, given: dict[object, Order]) -> None:
         acked = 0
-        room = self.job.recipe.in_flight * QUEUE_AHEAD
+        room = self.job.recipe.n_in_flight * QUEUE_AHEAD
         while not self._over:
             orders = self._story.dispatch.orders(room - len(given))
             given.update({name_of(order): order for order in orders})

@@ -27,12 +27,19 @@ SUFFIXES = {"k": 1_000, "M": 1_000_000, "B": 1_000_000_000}
 DEFAULT_MODELS: Mapping[str, str | None] = {
     "offline": "offline-grammar",
     "anthropic": None,
+    "anthropic-batch": None,
     "openai": None,
     "vllm": None,
 }
 
+# Documents in flight at each worker, unless told: a batch is worth its wait when thousands share it.
+IN_FLIGHT: Mapping[str, int] = {"anthropic-batch": 5_000}
+
 # Sampling that a provider's API no longer takes: asking for it would change nothing.
-DROPPED_SAMPLING: Mapping[str, tuple[str, ...]] = {"anthropic": ("temperature", "top_p")}
+DROPPED_SAMPLING: Mapping[str, tuple[str, ...]] = {
+    "anthropic": ("temperature", "top_p"),
+    "anthropic-batch": ("temperature", "top_p"),
+}
 
 _SECRET_NAMES = ("key", "token", "secret", "password", "auth", "credential")
 _SECRET_VALUE = re.compile(r"\b(sk-[\w-]{16,}|Bearer\s)")
@@ -115,7 +122,7 @@ class Recipe(BaseModel):
     providers: dict[Seat, str] = {}
     provider_settings: dict[str, str] = {}
     workers: int = Field(default=2, ge=1, le=10_000)
-    in_flight: int = Field(default=64, ge=1, le=4_096)
+    in_flight: int | None = Field(default=None, ge=1, le=100_000)
     ray: str = "auto"
     drain_timeout: float = Field(default=20.0, ge=0)
 
@@ -194,6 +201,11 @@ class Recipe(BaseModel):
         provider = self.providers.get(seat, self.provider)
         shared = {} if provider != self.provider else _settings(self.provider_settings, None)
         return Backend(provider, tuple(sorted({**shared, **_settings(self.provider_settings, seat)}.items())))
+
+    @property
+    def n_in_flight(self) -> int:
+        """Documents under way at each worker."""
+        return self.in_flight or IN_FLIGHT.get(self.provider, 64)
 
     @property
     def has_fallback(self) -> bool:

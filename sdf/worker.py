@@ -20,6 +20,7 @@ from sdf.job import Job
 from sdf.ledger import AnswerReader, KeyIndex, LedgerWriter
 from sdf.plan import Plan
 from sdf.prompts import Composer
+from sdf.providers.batch_log import BatchLog
 from sdf.providers.panel import Panel
 from sdf.records import (
     Answer,
@@ -104,11 +105,11 @@ class Worker:
         self._composer = Composer(job)
         self._meter = Meter(job)
         self._writer = LedgerWriter(run_dir, epoch, name)
-        self._panel = Panel(job)
+        self._panel = Panel(job, BatchLog(run_dir, f"{epoch:06d}-{name}"))
         self._principles = {principle.id: principle for principle in job.constitution.principles}
         self._answered: list[tuple[Answered, AnswerReader]] = []
         self._adopt(answered)
-        self._slots = asyncio.Semaphore(recipe.in_flight)
+        self._slots = asyncio.Semaphore(recipe.n_in_flight)
         self._seen: set[tuple[str, ...] | tuple[str, int]] = set()
         self._asked: OrderedDict[str, asyncio.Task[tuple[Answer, Location]]] = OrderedDict()
         self._running: set[asyncio.Task[None]] = set()

@@ -352,14 +352,17 @@ _FAULTS: Mapping[str, Fault] = {
 # --- its thread --------------------------------------------------------------------------------------------------
 
 
+Extend = Callable[[web.Application, FakeAPI], None]
+
+
 @contextmanager
-def serving(fault: Script = never, shape: Script = never) -> Iterator[FakeAPI]:
-    """The server, up on a free port of 127.0.0.1 until the block ends."""
+def serving(fault: Script = never, shape: Script = never, extend: Extend = lambda app, api: None) -> Iterator[FakeAPI]:
+    """The server, up on a free port of 127.0.0.1 until the block ends; `extend` adds routes to it."""
     api = FakeAPI(fault, shape)
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
-    runner = asyncio.run_coroutine_threadsafe(_start(api), loop).result(10)
+    runner = asyncio.run_coroutine_threadsafe(_start(api, extend), loop).result(10)
     try:
         yield api
     finally:
@@ -373,7 +376,7 @@ def error_body_of(kind: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": kind, "message": "played"}}
 
 
-async def _start(api: FakeAPI) -> web.AppRunner:
+async def _start(api: FakeAPI, extend: Extend) -> web.AppRunner:
     async def elsewhere(request: web.Request) -> web.StreamResponse:
         api.n_redirected += 1
         return web.json_response({})
@@ -390,6 +393,7 @@ async def _start(api: FakeAPI) -> web.AppRunner:
         return web.json_response(*found) if found else web.json_response(error_body_of("not_found_error"), status=404)
 
     app = web.Application(client_max_size=1 << 24)
+    extend(app, api)
     app.router.add_get("/v1/models", listed)
     app.router.add_get("/v1/models/{model}", listed)
     for path in PROTOCOLS:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from sdf.errors import RecipeError
 from sdf.frontmatter import near
+from sdf.providers.batch_log import BatchLog
 from sdf.providers.served import Served
 from sdf.records import Answer, Request
 
 # Imported only when chosen, so that no provider's SDK is needed by a run that does not use it.
 PROVIDERS: Mapping[str, str] = {
     "anthropic": "sdf.providers.anthropic:Anthropic",
+    "anthropic-batch": "sdf.providers.anthropic_batch:AnthropicBatch",
     "offline": "sdf.providers.offline:Offline",
     "openai": "sdf.providers.openai:OpenAI",
     "vllm": "sdf.providers.vllm:Vllm",
@@ -40,15 +42,41 @@ class Provider(Protocol):
         ...
 
 
-def make(name: str, settings: Mapping[str, str]) -> Provider:
-    """The provider called `name`. RecipeError for an unknown name or setting, a bad value, or a missing package."""
+# Their requests gather into batches, which are kept on record and take hours.
+BATCHED = frozenset({"anthropic-batch"})
+
+
+class Batched(Provider, Protocol):
+    """A provider whose requests go on at the API when nobody waits for them."""
+
+    async def cancel(self) -> list[str]:
+        """Cancels what is on record and has not ended; the ids."""
+        ...
+
+
+def make(name: str, settings: Mapping[str, str], batches: BatchLog | None = None) -> Provider:
+    """The provider called `name`. RecipeError for an unknown name or setting, a bad value, or a missing package.
+
+    A batched one keeps its records in `batches`, and without them can tell what is served and no more.
+    """
+    kind = _class(name)
+    return kind(settings, batches) if name in BATCHED else kind(settings)
+
+
+def make_batched(name: str, settings: Mapping[str, str], batches: BatchLog) -> Batched:
+    """One of BATCHED, as `make`."""
+    return _class(name)(settings, batches)
+
+
+def _class(name: str) -> Any:
     if name not in PROVIDERS:
         raise RecipeError(f"unknown provider {name!r}{near(name, PROVIDERS)}")
     path, _, attribute = PROVIDERS[name].partition(":")
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
+        extra = name.partition("-")[0]
         raise RecipeError(
-            f"provider {name} needs {error.name}, which is not installed here: pip install 'sdf[{name}]'"
+            f"provider {name} needs {error.name}, which is not installed here: pip install 'sdf[{extra}]'"
         ) from None
-    return getattr(module, attribute)(settings)
+    return getattr(module, attribute)

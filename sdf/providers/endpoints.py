@@ -94,14 +94,20 @@ def checked(provider: str, settings: Mapping[str, str], known: Mapping[str, str]
     return {**known, **settings}
 
 
-def seconds(provider: str, name: str, value: str) -> float:
+def seconds(provider: str, name: str, value: str, most: float = MAX_SECONDS) -> float:
     try:
         number = float(value)
     except ValueError:
         number = math.nan
-    if not 0 < number <= MAX_SECONDS:
-        raise RecipeError(f"provider {provider}: {name} is {value!r}; write seconds above 0, up to {MAX_SECONDS:g}")
+    if not 0 < number <= most:
+        raise RecipeError(f"provider {provider}: {name} is {value!r}; write seconds above 0, up to {most:g}")
     return number
+
+
+def whole(provider: str, name: str, value: str, most: int) -> int:
+    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= most):
+        raise RecipeError(f"provider {provider}: {name} is {value!r}; write a whole number from 1 to {most:,}")
+    return int(value)
 
 
 def truth(provider: str, name: str, value: str) -> bool:

@@ -50,7 +50,7 @@ class Governor:
     """Sends requests through `provider`, at most `max_in_flight` at once and fewer while it limits the rate.
 
     `clock` returns seconds and never goes back; `sleep` waits for as many. A request unanswered for `timeout`
-    seconds is abandoned and sent again. One governor serves one event loop.
+    seconds is abandoned and sent again (None: never). One governor serves one event loop.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Governor:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience: float = PATIENCE,
-        timeout: float = TIMEOUT,
+        timeout: float | None = TIMEOUT,
     ) -> None:
         self._provider, self._clock, self._sleep = provider, clock, sleep
         self._patience, self._timeout = patience, timeout

@@ -9,7 +9,8 @@ from __future__ import annotations
 from sdf import providers
 from sdf.job import Job
 from sdf.providers import Provider
-from sdf.providers.governor import Governor
+from sdf.providers.batch_log import BatchLog
+from sdf.providers.governor import TIMEOUT, Governor
 from sdf.providers.served import Served
 from sdf.recipe import Backend
 from sdf.records import Answer, Request, Seat
@@ -18,7 +19,7 @@ from sdf.records import Answer, Request, Seat
 class Panel:
     """Build it inside a running event loop, where the requests are made: providers hold keys and do not pickle."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, batches: BatchLog | None = None) -> None:
         self.recipe = recipe = job.recipe
         self._providers: dict[Backend, Provider] = {}
         self._governors: dict[Seat, Governor] = {}
@@ -26,9 +27,13 @@ class Panel:
         for seat in job.seats:
             backend, model = recipe.backend_of(seat), recipe.model_of(seat)
             if backend not in self._providers:
-                self._providers[backend] = providers.make(backend.provider, dict(backend.settings))
+                self._providers[backend] = providers.make(backend.provider, dict(backend.settings), batches)
             if (backend, model) not in lanes:
-                lanes[backend, model] = Governor(self._providers[backend], max_in_flight=recipe.in_flight)
+                lanes[backend, model] = Governor(
+                    self._providers[backend],
+                    max_in_flight=recipe.n_in_flight,
+                    timeout=None if backend.provider in providers.BATCHED else TIMEOUT,
+                )
             self._governors[seat] = lanes[backend, model]
 
     async def answer(self, request: Request) -> Answer:
