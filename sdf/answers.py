@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sdf.quotes import proves
 from sdf.records import Answer, Returns, Wants, canonical_json
 
 Value = str | int | list[str] | list[dict[str, Any]] | dict[str, Any]
@@ -47,6 +48,8 @@ def _list(wants: Wants, text: str) -> list[str] | None:
 
 
 def _score(wants: Wants, text: str) -> int | None:
+    if wants.quotes is not None and not proves(text, wants.quotes):
+        return None
     verdicts = {_verdict(wants, block) for block in _verdict_blocks(text, wants.tag)}
     return verdicts.pop() if len(verdicts) == 1 else None
 

@@ -30,7 +30,7 @@ Pair = tuple[Location, Location]
 
 @dataclass(frozen=True, slots=True)
 class GenreTerms:
-    """What the fold must know of a genre's sequence; `n_briefs` None when it is endless."""
+    """What the fold must know of a genre's sequence; `n_briefs` None when it is endless, `end` says why it ends."""
 
     genre: str
     share: float
@@ -38,6 +38,7 @@ class GenreTerms:
     compared: bool
     n_twins: int = 1
     n_briefs: int | None = None
+    end: str = "source exhausted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +157,7 @@ class Fold:
         """The next brief with its twins; None while receipts are missing; [] when the genre just left."""
         tally, sequence = self.tallies[genre], self._sequences[genre]
         if sequence.n_briefs is not None and tally.next >= sequence.n_briefs:
-            tally.gone = "source exhausted"
+            tally.gone = sequence.end
             return []
         places = range(tally.next, tally.next + sequence.n_twins)
         if all(place in tally.waiting for place in places):

@@ -94,12 +94,14 @@ class Plan:
         return () if twin is None else next(axis.values for axis in self.genres[genre].axes if axis.name == twin)
 
     def n_briefs(self, genre: str) -> int | None:
-        """Length of a sequence that reads a source; None for an endless one."""
-        rows = self._rows.get(genre)
-        return None if rows is None else len(rows) * max(1, len(self.twins(genre)))
+        """Length of a sequence that reads a source or fills cells of a size; None for an endless one."""
+        rows, cell_size = self._rows.get(genre), self.genres[genre].cell_size
+        ends = [len(rows)] if rows is not None else []
+        ends += [cell_size * len(self.job.constitution.principles)] if cell_size is not None else []
+        return min(ends) * max(1, len(self.twins(genre))) if ends else None
 
     def brief(self, genre: str, index: int) -> Brief:
-        """The brief at `index` of a genre's sequence. IndexError past the end of a source."""
+        """The brief at `index` of a genre's sequence. IndexError past its end, where it has one."""
         twins = self.twins(genre)
         place, twin = divmod(index, len(twins)) if twins else (index, 0)
         declared = self.genres[genre]
@@ -123,12 +125,20 @@ class Plan:
         )
 
     def _slot(self, genre: str, place: int) -> tuple[Slot, Principle]:
-        """Block by block through the cells, every turn in a new seeded order."""
+        """Block by block through the cells, every turn in a new seeded order; the last turn of cells that fill up has
+        shorter blocks."""
         principles = self.job.constitution.principles
-        block, within = divmod(place, BLOCK)
-        turn, position = divmod(block, len(principles))
+        turn, rest = divmod(place, BLOCK * len(principles))
+        size = self._block_size(genre, turn)
+        position, within = divmod(rest, size) if size else (len(principles), 0)
+        if position >= len(principles):
+            raise IndexError(place)
         principle = principles[order_of_cells(len(principles), self.job.recipe.seed, genre, turn)[position]]
         return Slot(self.job.recipe.seed, genre, principle.id, turn * BLOCK + within), principle
+
+    def _block_size(self, genre: str, turn: int) -> int:
+        cell_size = self.genres[genre].cell_size
+        return BLOCK if cell_size is None else max(0, min(BLOCK, cell_size - turn * BLOCK))
 
     def principle_of(self, genre: str, index: int) -> str:
         """The id of a brief's principle, without the rest of the brief."""

@@ -14,6 +14,7 @@ from typing import Any
 from sdf.genres import Genre, Step
 from sdf.job import Job
 from sdf.plan import names_of
+from sdf.quotes import quotable
 from sdf.records import Brief, Message, Prefix, Principle, Request, RoundKey, Sampling, Wants, stream
 
 # Angles of earlier rounds that a prompt shows; the gate compares with all of them.
@@ -26,10 +27,11 @@ TOKENS_PER_WORD = 3
 TOKENS_PER_ITEM = 96
 
 
-def wants(step: Step, n_words: int, n_items: int | None = None) -> Wants:
-    """What a usable answer to a step looks like."""
+def wants(step: Step, n_words: int, n_items: int | None = None, values: Mapping[str, Any] | None = None) -> Wants:
+    """What a usable answer to a step looks like. Without the earlier answers nothing is asked of its quotations."""
     items = n_items or step.n_items
-    return Wants(step.returns, n_words, items, step.tag, step.lowest, step.highest)
+    quotes = quotable(values[step.quotes]) if values is not None and step.quotes is not None else None
+    return Wants(step.returns, n_words, items, step.tag, step.lowest, step.highest, quotes)
 
 
 def max_tokens(step: Step, wanted: Wants) -> int:
@@ -56,7 +58,7 @@ class Composer:
         """The request of a brief's step; `values` are the earlier answers, parsed. GenreError if it cannot render."""
         context = {**brief_context(self.job, genre, brief, angle, values), "n_items": step.n_items}
         draw = stream(brief.slot.stream("draw"), step.name, redraw)
-        return self._request(genre, step, brief.principle, context, wants(step, brief.n_words), draw)
+        return self._request(genre, step, brief.principle, context, wants(step, brief.n_words, values=context), draw)
 
     def round_request(
         self,

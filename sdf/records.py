@@ -128,7 +128,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Wants:
-    """What a usable answer looks like. `tag` wraps the wanted part; `n_words` counts words of it."""
+    """What a usable answer looks like. `tag` wraps the wanted part; `n_words` counts words of it.
+
+    `quotes` is the text that a verdict must quote from; it was sent already, and is no part of the request key.
+    """
 
     returns: Returns
     n_words: int = 0
@@ -136,6 +139,7 @@ class Wants:
     tag: str | None = None
     lowest: int = 1
     highest: int = 10
+    quotes: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

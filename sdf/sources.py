@@ -33,7 +33,14 @@ class Rows(Protocol):
 
 
 def open_rows(source: Source, genre_path: str) -> Rows:
-    """Relative paths are relative to the genre file. SourceError names file and column."""
+    """Relative paths are relative to the genre file. SourceError names genre, line, file and column."""
+    try:
+        return _opened(source, genre_path)
+    except SourceError as error:
+        raise SourceError(f"{genre_path}:{source.line}: {error}") from None
+
+
+def _opened(source: Source, genre_path: str) -> Rows:
     path = _path(source, genre_path)
     found = fingerprint(source, genre_path)
     if source.sha256 not in (None, found):
@@ -46,7 +53,7 @@ def open_rows(source: Source, genre_path: str) -> Rows:
         return ParquetRows((path,), tuple(source.columns))
     if path.suffix in (".jsonl", ".json"):
         return JsonRows(path, tuple(source.columns))
-    raise SourceError(f"{genre_path}: source {path}: give a .parquet or .jsonl file, or the directory of a corpus")
+    raise SourceError(f"{path}: give a .parquet or .jsonl file, or the directory of a corpus")
 
 
 def fingerprint(source: Source, genre_path: str) -> str:

@@ -37,6 +37,7 @@ def terms_of(job: Job, plan: Plan) -> Terms:
                 genre.dedup != "none",
                 max(1, len(plan.twins(genre.key))),
                 plan.n_briefs(genre.key),
+                "every cell is full" if genre.source is None else "source exhausted",
             )
             for genre in job.genres
         ),

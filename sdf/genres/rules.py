@@ -90,6 +90,11 @@ _RULES: tuple[tuple[str, Callable[[StepEntry], bool], str], ...] = (
     ("schema", lambda e: e.schema_ is None or e.returns in ("json", "messages"), "a schema belongs to returns: json"),
     ("inject", lambda e: e.inject is None or e.form == "chat", "inject belongs to form: chat"),
     ("quotes", lambda e: e.quotes is None or e.returns == "score", "quotes belongs to returns: score"),
+    (
+        "quotes",
+        lambda e: e.quotes is None or e.tag not in (None, "quote"),
+        "a verdict beside its quotations needs a tag to be found by, and that is not `quote`",
+    ),
     ("sample", lambda e: e.sample is None or e.per == "brief", "a round is not sampled; leave sample out"),
     (
         "rewrites",

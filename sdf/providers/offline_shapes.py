@@ -7,12 +7,15 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sdf.providers.offline_writer import Writer
+from sdf.quotes import CLOSING, FEWEST_WORDS, OPENING
 from sdf.records import Request, Returns, Wants, canonical_json
 
 # Where a request names no length.
 N_WORDS, N_ITEMS = 150, 10
 # A title line heads one text in four, of those long enough to carry one.
 TITLE_WORDS = 250
+# Of a quotation: enough to be found by.
+QUOTED_WORDS = 12
 # Tags that show what a text is for, by the plan and the last beat that suit it.
 _PLANS: Mapping[str, tuple[str, str]] = {
     **dict.fromkeys(("prompt", "user", "question", "request"), ("question", "askend")),
@@ -34,12 +37,24 @@ def items(writer: Writer, request: Request) -> str:
 
 
 def score(writer: Writer, request: Request) -> str:
-    """Three in four in the upper third of the range; before a tagged score stands a sentence of reasons."""
+    """Three in four in the upper third of the range; before a tagged score stands a sentence of reasons, and where
+    one is asked for a quotation of what is judged."""
     wants = request.wants
     n_scores = wants.highest - wants.lowest + 1
     n_high = max(1, n_scores // 3) if writer.byte() < 192 else n_scores
     verdict = str(wants.highest - writer.byte() % n_high)
-    return f"{writer.sentence('verdict')}\n<{wants.tag}>{verdict}</{wants.tag}>" if wants.tag else verdict
+    if wants.tag is None:
+        return verdict
+    reasons = writer.sentence("verdict") + ("" if wants.quotes is None else f"\n{_quotation(writer, wants.quotes)}")
+    return f"{reasons}\n<{wants.tag}>{verdict}</{wants.tag}>"
+
+
+def _quotation(writer: Writer, judged: str) -> str:
+    """Words of one line of the judged text, as they stand there."""
+    lines = [line.split() for line in judged.splitlines() if len(line.split()) >= FEWEST_WORDS] or [judged.split()]
+    words = lines[writer.byte() % len(lines)]
+    start = writer.byte() % max(1, len(words) - QUOTED_WORDS + 1)
+    return f"{OPENING}{' '.join(words[start : start + QUOTED_WORDS])}{CLOSING}"
 
 
 def messages(writer: Writer, request: Request) -> str:
