@@ -6,12 +6,13 @@ from. Both are the same wherever a ledger is folded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from sdf import __version__, tokens
 from sdf.answers import value
-from sdf.checks import Checks, reject_reason
+from sdf.checks import Checks, Subject, asked_language, forbidden_by, language_of, reject_reason
 from sdf.columns import Columns, Draft, emit
 from sdf.dedup import signatures
 from sdf.errors import GenreError
@@ -19,7 +20,8 @@ from sdf.genres import Genre, Step
 from sdf.genres.model import TEMPLATE
 from sdf.job import Job
 from sdf.manifest import text_of
-from sdf.prompts import wants
+from sdf.names import COMMON_NAMES, TELLING
+from sdf.prompts import brief_context, wants
 from sdf.records import AnswerEntry, Brief, Measures, canonical_json, digest
 
 
@@ -82,6 +84,7 @@ class Meter:
         self._tokenizer = tokens.load(job.recipe.tokenizer)
         self._genres = {genre.key: genre for genre in job.genres}
         self._checks = {genre.key: checks_of(job, genre) for genre in job.genres}
+        self._languages = {genre.key: language_of_prompts(genre) for genre in job.genres}
         self._bases = {genre.key: self._basis(genre.key) for genre in job.genres}
 
     def basis(self, genre: str) -> str:
@@ -89,7 +92,7 @@ class Meter:
 
     def _basis(self, genre: str) -> str:
         checks, declared = self._checks[genre], self._genres[genre]
-        rules = [checks.n_words, sorted(checks.off), checks.min_score, checks.banned_names]
+        rules = [checks.n_words, sorted(checks.off), checks.min_score, checks.overused, sorted(checks.forbids)]
         return digest(
             "basis",
             __version__,
@@ -128,9 +131,15 @@ class Meter:
 
     def _verdict(self, packed: _Packed, draft: Draft) -> str | None:
         genre = packed.genre
-        return reject_reason(
-            checked_text(genre, packed.columns), self._checks[genre.key], scores_of(genre, draft.values)
+        subject = Subject(
+            checked_text(genre, packed.columns),
+            packed.columns.get("messages"),
+            packed.columns.get("tools"),
+            injected_texts(self._job, genre, draft),
+            language_asked(draft.brief, self._languages[genre.key]),
+            scores_of(genre, draft.values),
         )
+        return reject_reason(subject, self._checks[genre.key])
 
 
 def checks_of(job: Job, genre: Genre) -> Checks:
@@ -138,8 +147,43 @@ def checks_of(job: Job, genre: Genre) -> Checks:
         n_words=genre.n_words,
         off=frozenset(genre.checks.off) | frozenset(job.recipe.checks_off),
         min_score=tuple(sorted(genre.checks.min_score.items())),
-        banned_names=(),
+        banned_names=TELLING,
+        common_names=COMMON_NAMES,
+        overused=job.bans,
+        forbids=forbidden_by(genre.preamble.source) if genre.preamble is not None else frozenset(),
+        prompts=prompts_of(genre),
     )
+
+
+# What Jinja fills in or leaves out; a run of words never goes across it.
+_JINJA = re.compile(r"\{[{%#].*?[}%#]\}", re.DOTALL)
+
+
+def prompts_of(genre: Genre) -> tuple[str, ...]:
+    """The words of its prompts that every document's models are told."""
+    parts = [part for part in (genre.preamble, genre.instructions) if part is not None]
+    parts += [step.body for step in genre.steps]
+    return tuple(piece for part in parts for piece in _JINJA.split(part.source) if piece.strip())
+
+
+def injected_texts(job: Job, genre: Genre, draft: Draft) -> tuple[str, ...]:
+    """What was sent as an injected system text, as it was sent."""
+    steps = [step for step in genre.brief_steps if step.inject is not None]
+    if not steps:
+        return ()
+    context = brief_context(job, genre, draft.brief, draft.angle, draft.values)
+    found = [step.inject.render({**context, "n_items": step.n_items}) for step in steps if step.inject is not None]
+    return tuple(text for text in found if text.strip())
+
+
+def language_of_prompts(genre: Genre) -> str | None:
+    """The language that a genre is written in, and so its texts; None where these follow the rows of a source."""
+    return None if genre.source is not None else language_of("\n".join(prompts_of(genre)))
+
+
+def language_asked(brief: Brief, own: str | None) -> str | None:
+    """An axis `language` says; without one, the language of the prompts."""
+    return asked_language(brief.axes["language"]) if "language" in brief.axes else own
 
 
 def row(job: Job, genre: Genre, draft: Draft, n_tokens: int, entries: Sequence[AnswerEntry]) -> dict[str, Any]:

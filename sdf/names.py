@@ -30,6 +30,7 @@ class _Pool(TypedDict):
 
 
 class _Data(TypedDict):
+    telling: list[str]
     banned: dict[str, list[str]]
     locales: dict[str, _Pool]
 
@@ -43,6 +44,12 @@ def _data() -> _Data:
 LOCALES: tuple[str, ...] = tuple(_data()["locales"])
 # What language models call people, places and companies when they are not told. No pool holds one of these.
 BANNED: tuple[str, ...] = tuple(sorted({name for names in _data()["banned"].values() for name in names}))
+# Of these, one alone betrays a text; the others are common names too, and only a pair of them does.
+TELLING: tuple[str, ...] = tuple(_data()["telling"])
+COMMON_NAMES: tuple[frozenset[str], frozenset[str]] = (
+    frozenset(_data()["banned"]["given"]),
+    frozenset(_data()["banned"]["surnames"]),
+)
 
 
 class Names:

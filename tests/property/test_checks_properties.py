@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sdf.checks import CHECKS, NAMES, Checks, n_words, reject_reason
+from sdf.checks import CHECKS, NAMES, TEXT_CHECKS, Checks, Subject, n_words, reject_reason
 
 PIECES = [
     "Certainly! ",
@@ -27,18 +27,20 @@ CHECKED = st.builds(
 
 @given(TEXTS, CHECKED, st.dictionaries(st.just("score"), st.integers(0, 10)))
 def test_the_reason_is_the_first_failing_check_of_the_table(text: str, checks: Checks, scores: dict[str, int]) -> None:
-    failing = [name for name, fails in CHECKS.items() if fails(text, checks)]
+    subject = Subject(text, scores=scores)
+    failing = [name for name, fails in TEXT_CHECKS.items() if fails(text, checks)]
+    failing += [name for name, judges in CHECKS.items() if judges(subject, checks)]
     failing += ["low_score"] * (scores.get("score", 0) < 5)
     left = [name for name in failing if name not in checks.off]
-    assert reject_reason(text, checks, scores) == (left[0] if left else None)
+    assert reject_reason(subject, checks) == (left[0] if left else None)
 
 
 @given(TEXTS, CHECKED)
 def test_loosening_never_rejects_what_was_kept(text: str, checks: Checks) -> None:
-    if reject_reason(text, checks, {"score": 5}) is None:
+    if reject_reason(Subject(text, scores={"score": 5}), checks) is None:
         for name in NAMES:
             looser = Checks((0, 0), checks.off | {name}, (), ())
-            assert reject_reason(text, looser, {}) is None
+            assert reject_reason(Subject(text), looser) is None
 
 
 @given(st.lists(st.text("abcé-'", min_size=1), max_size=30), st.sampled_from([" ", "\n", "  "]))

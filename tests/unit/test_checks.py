@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from sdf.checks import CHECKS, NAMES, Checks, n_words, reject_reason
+from sdf.checks import CHECKS, FORBIDDEN, NAMES, TEXT_CHECKS, Checks, Subject, n_words, reject_reason
 
 NONE = Checks()
 
@@ -19,7 +19,7 @@ def story(n: int = 12) -> str:
 
 
 def reason(text: str, checks: Checks = NONE, **scores: int) -> str | None:
-    return reject_reason(text, checks, scores)
+    return reject_reason(Subject(text, scores=scores), checks)
 
 
 def test_prose_passes() -> None:
@@ -272,12 +272,23 @@ def test_every_check_can_be_turned_off() -> None:
     checks = Checks(n_words=(10, 20), off=frozenset(NAMES), min_score=(("style", 5),), banned_names=("Anna",))
     for text in ["", "Anna", *META, *CUT, "<document>"]:
         assert reason(text, checks) is None
-    assert (*CHECKS, "low_score") == NAMES
+    assert (*TEXT_CHECKS, *CHECKS, "low_score") == NAMES
 
 
 @pytest.mark.parametrize("filler", ["a", " ", "[", "<", "@", "a@a", "a.", "\n", "10.", "{{", "的", "\u0301", "1)"])
 def test_a_megabyte_of_anything_is_judged(filler: str) -> None:
     """Ends at all: a rule that went back over its steps would need hours here."""
     text = "x@" + filler * (1_000_000 // len(filler))
-    for fails in CHECKS.values():
-        fails(text, Checks(n_words=(1, 10), banned_names=("Anna",)))
+    terms = Checks(
+        n_words=(1, 10),
+        banned_names=("Anna",),
+        common_names=(frozenset({"Anna"}), frozenset({"Lind"})),
+        overused=("at the end of the day",),
+        forbids=frozenset(FORBIDDEN),
+        prompts=("do it again " * 20,),
+    )
+    for fails in TEXT_CHECKS.values():
+        fails(text, terms)
+    turns = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
+    for judges in CHECKS.values():
+        judges(Subject(text, turns, "[]", ("never say that it was so",), "en"), terms)

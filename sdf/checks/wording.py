@@ -1,86 +1,13 @@
-"""Cheap checks that reject a finished text, by rules a person can read.
+"""What belongs to the writing of a text and not to the text: talk of the task, blanks, addresses, tags, a torn end.
 
-They are conservative: each is meant for what no reader would defend, and stays silent on real documents (the false
-alarms of each are measured in docs/checks.md). They know English best; a rule without words holds in any language.
-Checks act when a corpus is assembled, so a change here costs no new answer.
+`meta_talk` and the words of `placeholder` know English; the others hold in any language.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 
-import numpy as np
-
-from sdf.records import stream
-
-# How far a text may miss the words asked for: models commonly miss by a third either way.
-SHORTEST = 0.5
-LONGEST = 2.0
-
-# Gopher's limits for repeated lines (by characters) and for repeated five-word runs; real documents reach 0.06.
-MAX_REPEATED_LINES = 0.2
-MAX_REPEATED_RUNS = 0.15
-# With fewer a refrain or a table already reaches the limit.
-FEWEST_LINES = 6
-FEWEST_RUNS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Checks:
-    """What one genre asks of its texts.
-
-    `n_words` are the fewest and most words asked for; (0, 0) asks for no length. `off` names checks that do not
-    apply. `min_score` holds (step, lowest score kept). `banned_names` are names no text may contain.
-    """
-
-    n_words: tuple[int, int] = (0, 0)
-    off: frozenset[str] = frozenset()
-    min_score: tuple[tuple[str, int], ...] = ()
-    banned_names: tuple[str, ...] = ()
-
-
-def reject_reason(text: str, checks: Checks, scores: Mapping[str, int]) -> str | None:
-    """The first check that fails, in the order of NAMES; None when the text is kept.
-
-    A step of `min_score` without a score fails: a verdict that is not clear is no approval.
-    """
-    for name, fails in CHECKS.items():
-        if name not in checks.off and fails(text, checks):
-            return name
-    if "low_score" not in checks.off and any(scores.get(step, least - 1) < least for step, least in checks.min_score):
-        return "low_score"
-    return None
-
-
-@lru_cache(maxsize=1)  # Two checks ask for the same text, one after the other.
-def n_words(text: str) -> int:
-    """Words as a reader counts them: between spaces; each ideograph or kana; four letters where no spaces stand."""
-    return len(text.split()) + (0 if text.isascii() else _n_unspaced(text))
-
-
-def _n_unspaced(text: str) -> int:
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-    codes = codes[codes >= 0xE00]
-    ideographs = (codes >= 0x3040) & (codes < 0xA000) | (codes >= 0xF900) & (codes < 0xFB00) | (codes >= 0x20000)
-    letters = (codes < 0xF00) | (codes >= 0x1000) & (codes < 0x10A0) | (codes >= 0x1780) & (codes < 0x1800)
-    return int(np.count_nonzero(ideographs)) + int(np.count_nonzero(letters)) // 4
-
-
-def empty(text: str, _: Checks) -> bool:
-    """No letter and no digit."""
-    return re.search(r"[^\W_]", text) is None
-
-
-def too_short(text: str, checks: Checks) -> bool:
-    return n_words(text) < checks.n_words[0] * SHORTEST
-
-
-def too_long(text: str, checks: Checks) -> bool:
-    most = checks.n_words[1]
-    return most > 0 and n_words(text) > most * LONGEST
+from sdf.checks.subject import Checks
 
 
 def meta_talk(text: str, _: Checks) -> bool:
@@ -180,39 +107,6 @@ _TAG = re.compile(
 )
 
 
-def repetition(text: str, _: Checks) -> bool:
-    """Says the same again and again: whole lines, or runs of 32 bytes (five words of English, ten ideographs)."""
-    lines = text.split("\n")
-    repeated = len(text) - len(lines) + 1 - sum(map(len, set(lines)))
-    if len(lines) >= FEWEST_LINES and repeated > MAX_REPEATED_LINES * len(text):
-        return True
-    return _repeated_runs(text.encode("utf-8", "surrogatepass")) > MAX_REPEATED_RUNS
-
-
-def _repeated_runs(data: bytes) -> float:
-    """The share of runs that occurred before; they start at words, or at characters where no spaces stand.
-
-    Runs are compared by a 64-bit hash of four unaligned 8-byte reads: twice as fast as a set of tuples of words.
-    """
-    bytes_ = np.frombuffer(data, np.uint8)
-    starts = np.flatnonzero(bytes_ <= ord(" ")) + 1
-    if len(starts) * 24 < len(data):
-        starts = np.flatnonzero((bytes_ & 0xC0) != 0x80)
-    starts = starts[: starts.searchsorted(len(data) - RUN_BYTES, side="right")]
-    if len(starts) < FEWEST_RUNS:
-        return 0.0
-    eights = np.ndarray(len(data) - 7, "<u8", data, strides=1)
-    hashes = eights[starts] * _FACTORS[0]
-    for at in (1, 2, 3):
-        hashes += eights[starts + 8 * at] * _FACTORS[at]
-    hashes.sort()
-    return np.count_nonzero(hashes[1:] == hashes[:-1]) / len(hashes)
-
-
-RUN_BYTES = 32
-_FACTORS = np.array([stream("repetition", at) | 1 for at in range(RUN_BYTES // 8)], np.uint64)
-
-
 def cut_off(text: str, _: Checks) -> bool:
     """Ends in the middle of a sentence.
 
@@ -238,22 +132,3 @@ _DANGLES = re.compile(
     r"(?:^|\s)(?:the|a|an|and|or|but|nor|my|your|their|our|whose|because|although|unless|whereas)$"
     r"|^\s*(?:[-*•]|\d+[.)])$|[,，、;；“‘«「『=/&]$"
 )
-
-
-def banned_name(text: str, checks: Checks) -> bool:
-    return any(name in text and re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) for name in checks.banned_names)
-
-
-CHECKS: Mapping[str, Callable[[str, Checks], bool]] = {
-    "empty": empty,
-    "meta_talk": meta_talk,
-    "leaked_tag": leaked_tag,
-    "placeholder": placeholder,
-    "link": link,
-    "too_short": too_short,
-    "too_long": too_long,
-    "repetition": repetition,
-    "cut_off": cut_off,
-    "banned_name": banned_name,
-}
-NAMES = (*CHECKS, "low_score")
