@@ -23,11 +23,13 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, Ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sdf.assemble import Cut, Pair
-from sdf.errors import SdfError, UsageError
+from sdf.errors import EngineDead, RecipeError, SdfError, UsageError
 from sdf.job import Job
 from sdf.manifest import Shard
 from sdf.pipeline import WorkerLost
 from sdf.preflight import Finding, preflight
+from sdf.providers.engine_arguments import NAME as VLLM
+from sdf.providers.engine_arguments import gpus_per_engine
 from sdf.reading import Reader
 from sdf.storage import RunDir
 from sdf.worker import Answered, Batch, Order, Worker
@@ -141,7 +143,12 @@ class _Hand:
         await self._call("start", answered)
 
     async def exchange(self, orders: Sequence[Order], acked: int) -> Batch:
-        return await self._call("exchange", orders, acked)
+        batch: Batch = await self._call("exchange", orders, acked)
+        if isinstance(batch.error, EngineDead):
+            # Only a new process can have a new engine; what is settled is flushed, and read back from the ledger.
+            await self.close()
+            raise WorkerLost(str(batch.error))
+        return batch
 
     async def adopt(self, answered: Sequence[Answered]) -> None:
         await self._call("adopt", answered)
@@ -194,6 +201,7 @@ class RayCrew:
 
     def __init__(self, job: Job, run_dir: RunDir, epoch: int) -> None:
         self._run_dir, self._epoch = run_dir, epoch
+        self._n_gpus = gpus_per_worker(job, ray.nodes())
         self._job = ray.put(job)
         self._reader = ray.put(Reader(job, run_dir))
         self._answered: dict[int, Any] = {}
@@ -201,14 +209,17 @@ class RayCrew:
         self._places: dict[_Hand, str] = {}
 
     async def preflight(self) -> list[Finding]:
-        return await self._task(_preflight, self._job)
+        # vLLM finds out what it runs on by looking: without a GPU of its own the task would see none.
+        return await self._task(_preflight.options(num_gpus=self._n_gpus), self._job)
 
     async def hire(self, name: str, answered: Sequence[Answered]) -> _Hand:
-        node = place(ray.nodes(), Counter(node for hand, node in self._places.items() if not hand.is_gone))
+        n_workers = Counter(node for hand, node in self._places.items() if not hand.is_gone)
+        node = place(ray.nodes(), n_workers, self._n_gpus)
         # Soft: a node that dies meanwhile is no reason to fail. One byte: Ray ignores a node asked for by an actor that
         # needs nothing, and puts it anywhere.
         strategy = NodeAffinitySchedulingStrategy(node, soft=True)
-        actor = _Actor.options(scheduling_strategy=strategy, memory=1, max_concurrency=64).remote(  # pyright: ignore[reportAttributeAccessIssue]
+        options: dict[str, Any] = {"memory": 1, "num_gpus": self._n_gpus, "max_concurrency": 64}
+        actor = _Actor.options(scheduling_strategy=strategy, **options).remote(  # pyright: ignore[reportAttributeAccessIssue]
             self._job, self._run_dir, self._epoch, name
         )
         hand = _Hand(actor)
@@ -238,15 +249,34 @@ class RayCrew:
                 raise SdfError(f"a Ray task was lost: {_first_line(error)}; run the same command to go on") from None
 
 
-def place(nodes: Sequence[Mapping[str, Any]], n_workers: Mapping[str, int]) -> str:
+def gpus_per_worker(job: Job, nodes: Sequence[Mapping[str, Any]]) -> int:
+    """GPUs of each worker: those of its engine, when it has one. RecipeError when the living nodes hold too few."""
+    recipe = job.recipe
+    engines = [backend for seat in job.seats if (backend := recipe.backend_of(seat)).provider == VLLM]
+    if not engines:
+        return 0
+    held = [int(node["Resources"].get("GPU", 0)) for node in nodes if node["Alive"]]
+    n_gpus = gpus_per_engine(dict(engines[0].settings), has_gpus=any(held))
+    n_places = sum(each // n_gpus for each in held) if n_gpus else recipe.workers
+    if n_places < recipe.workers:
+        raise RecipeError(
+            f"--workers {recipe.workers}: each runs an engine on {n_gpus} GPU(s) of one node, and the cluster has room "
+            f"for {n_places} ({sum(held)} GPUs in all); lower --workers or --tensor-parallel-size, or start more nodes"
+        )
+    return n_gpus
+
+
+def place(nodes: Sequence[Mapping[str, Any]], n_workers: Mapping[str, int], n_gpus: int = 0) -> str:
     """The id of the living node with the fewest workers per CPU; one without CPUs (a head set apart) only if no other.
 
     `nodes` are those of `ray.nodes()`. Ray does not spread what asks for no CPU: four actors may meet on one node.
+    Where each worker takes `n_gpus`, of the nodes that have as many left; where none has, Ray waits for one.
     """
 
-    def load(node: Mapping[str, Any]) -> tuple[bool, float, str]:
-        cpus: float = node["Resources"].get("CPU", 0)
-        return cpus == 0, (n_workers.get(node["NodeID"], 0) + 1) / (cpus or 1), node["NodeID"]
+    def load(node: Mapping[str, Any]) -> tuple[bool, bool, float, str]:
+        resources, n_here = node["Resources"], n_workers.get(node["NodeID"], 0) + 1
+        cpus: float = resources.get("CPU", 0)
+        return n_here * n_gpus > resources.get("GPU", 0), cpus == 0, n_here / (cpus or 1), node["NodeID"]
 
     return min((node for node in nodes if node["Alive"]), key=load)["NodeID"]
 
