@@ -1,0 +1,218 @@
+"""Real engines, a model of nonsense, and three roads to it: in the worker, by OpenAI's protocol, by Anthropic's.
+
+What the model says is noise; that it comes, is held to its form, counted, kept and resumed is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import engines
+import pyarrow.parquet as pq
+import pytest
+from runs import Process, is_complete, rows_of
+
+from sdf import answers, api
+from sdf.errors import EngineDead, RecipeError, RequestRejected
+from sdf.providers import make
+from sdf.records import Answer, Message, Prefix, Request, Sampling, Wants
+
+pytestmark = pytest.mark.vllm
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tiny_model import make as make_model
+
+    return make_model(tmp_path_factory.mktemp("model"), often=engines.TAGS)
+
+
+@pytest.fixture(scope="module")
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[engines.Server]:
+    found = engines.Server(model, tmp_path_factory.mktemp("server") / "log")
+    yield found
+    found.stop()
+
+
+def run(source: str, out: Path, **flags: Any) -> None:
+    process = Process(source, out, **flags)
+    try:
+        assert process.wait(engines.PATIENCE) == 0, process.said
+    finally:
+        process.kill()
+
+
+def check_corpus(out: Path, n_tokens: int) -> None:
+    """Complete, whole, equal to what its ledger folds to; and no brief was blamed for what was not its fault."""
+    assert is_complete(out)
+    found = api.verify(out, replay=True)
+    assert found.problems == ()
+    assert found.n_tokens >= n_tokens
+    assert not [row for row in rows_of(out, "settlement") if row["reason"] == "failed"]
+
+
+def said(out: Path) -> dict[tuple[str, int, str], str]:
+    """What the ledger's first answers to a step of a brief say, by genre, index and step."""
+    places = {row["id"]: (row["genre"], row["index"]) for row in rows_of(out, "settlement")}
+    found: dict[tuple[str, int, str], str] = {}
+    for path in sorted(out.glob("ledger/*/*.answers.parquet")):
+        for row in pq.read_table(path).to_pylist():
+            if row["unit"] in places:
+                found.setdefault((*places[row["unit"]], row["step"]), row["text"])
+    return found
+
+
+def test_three_roads_to_one_model(
+    model: Path, server: engines.Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same recipe in the worker on Ray, and through both protocols of vLLM's server: a valid corpus each, that goes
+    on from where it ended."""
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "none")
+    served = {"model": "tiny", "provider_settings": {"base_url": server.url}}
+    roads: dict[str, dict[str, Any]] = {
+        "worker": {**engines.own_engine(model), "ray": "local"},
+        "openai": {**served, "provider": "openai"},
+        "anthropic": {**served, "provider": "anthropic"},
+    }
+    for name, fields in roads.items():
+        source = engines.recipe(tmp_path / name, {"memo": engines.MEMO}, **fields)
+        run(source, tmp_path / name / "out", tokens=2_000)
+        check_corpus(tmp_path / name / "out", 2_000)
+        n_before = len(rows_of(tmp_path / name / "out", "settlement"))
+        run(source, tmp_path / name / "out", tokens=3_000)
+        check_corpus(tmp_path / name / "out", 3_000)
+        assert len(rows_of(tmp_path / name / "out", "settlement")) > n_before
+        assert set(Counter(row["id"] for row in rows_of(tmp_path / name / "out", "settlement")).values()) == {1}
+
+
+def request(model: Path, number: int, wants: Wants, **fields: Any) -> Request:
+    settings: dict[str, Any] = {
+        "model": str(model),
+        "prefix": Prefix.of("What matters is said here. " * 40),
+        "messages": (Message("user", f"Write number {number}."),),
+        "sampling": Sampling(300),
+        "wants": wants,
+        "draw": number,
+    }
+    return Request(**settings | fields)
+
+
+SCHEMA = '{"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": false}'
+
+
+# vLLM's imports warn of their own.
+@pytest.mark.filterwarnings("ignore")
+def test_an_engine_in_this_process(model: Path) -> None:
+    """One engine, all that is asked of it: forms, seeds, cache, completion, limits, its watchdog and its end."""
+
+    async def asked() -> None:
+        provider = make("vllm", engines.ARGUMENTS | {"stall_timeout": "2", "tool_parser": "hermes"})
+        try:
+            assert (await provider.served(str(model))).n_context == engines.N_CONTEXT
+            await _check_text(provider, model)
+            await _check_forms(provider, model)
+            with pytest.raises(RequestRejected, match=r"a prompt of \d+ tokens, and the context .* holds 2048"):
+                await provider.answer(request(model, 1, Wants("text"), prefix=Prefix.of("word " * 9_000)))
+            with pytest.raises(RecipeError, match=r"serves .* not another"):
+                await provider.answer(request(model, 1, Wants("text"), model="another"))
+            await _check_hang(provider, model)
+        finally:
+            await provider.close()
+        assert not engines.engine_processes(os.getpid())
+
+    asyncio.run(asked())
+
+
+async def _check_text(provider: Any, model: Path) -> None:
+    """Equal draws say the same in any company, others do not; a prefix read twice comes from the cache."""
+    alone = await provider.answer(request(model, 1, Wants("text")))
+    many: list[Answer] = await asyncio.gather(
+        *(provider.answer(request(model, number, Wants("text"))) for number in range(32))
+    )
+    assert many[1].text == alone.text
+    assert len({each.text for each in many}) > 16
+    assert {each.model for each in many} == {str(model)}
+    assert many[2].usage.cache_read_tokens > 0
+    assert 0 < many[2].usage.output_tokens <= 300
+    cut = await provider.answer(request(model, 1, Wants("text"), sampling=Sampling(3)))
+    assert (cut.finish_reason, cut.usage.output_tokens) == ("length", 3)
+    story = await provider.answer(request(model, 1, Wants("text"), messages=(), prompt="Once upon a time"))
+    assert story.text
+
+
+async def _check_forms(provider: Any, model: Path) -> None:
+    """Whatever ends by itself can be read."""
+    for wants, schema in (
+        (Wants("list", n_items=4, tag="angles"), None),
+        (Wants("list", n_items=3), None),
+        (Wants("score", tag="score", highest=5), None),
+        (Wants("score"), None),
+        (Wants("json", tag="facts"), SCHEMA),
+        (Wants("json"), SCHEMA),
+        (Wants("json"), None),
+        (Wants("messages"), None),
+    ):
+        found: list[Answer] = await asyncio.gather(
+            *(provider.answer(request(model, number, wants, schema=schema)) for number in range(12))
+        )
+        ended = [each for each in found if each.finish_reason == "stop"]
+        assert all(answers.value(wants, each) is not None for each in ended), (wants, [each.text for each in ended])
+        if wants.returns != "messages" and (schema or wants.returns != "json"):
+            assert ended
+
+
+async def _check_hang(provider: Any, model: Path) -> None:
+    """A stopped engine is noticed, killed, and every request told; none is answered afterwards."""
+    (pids,) = engines.engine_processes(os.getpid()).values()
+    core = engines.core_of(pids)
+    assert core is not None
+    os.kill(core, signal.SIGSTOP)
+    asking = [provider.answer(request(model, 100 + number, Wants("text"))) for number in range(4)]
+    for outcome in await asyncio.gather(*asking, return_exceptions=True):
+        assert isinstance(outcome, EngineDead)
+        assert "no token for 2 s while 4 requests ran" in str(outcome)
+    assert not any(engines.is_alive(pid) for pid in pids)
+    with pytest.raises(EngineDead):
+        await provider.answer(request(model, 1, Wants("text")))
+
+
+def test_every_form_in_a_run_of_one_process(model: Path, tmp_path: Path) -> None:
+    """Rounds of angles, lists, scores, completion and tools, all by the engine, with no Ray."""
+    source = engines.recipe(tmp_path, {"forms": engines.FORMS}, **engines.own_engine(model), tokens=1_000)
+    run(source, tmp_path / "out")
+    check_corpus(tmp_path / "out", 1_000)
+    assert not [
+        row for row in rows_of(tmp_path / "out", "settlement") if (row["reason"] or "").startswith("unparsable l")
+    ]
+
+
+def refusal(source: str, out: Path, **flags: Any) -> str:
+    process = Process(source, out, **flags)
+    assert process.wait(engines.PATIENCE) == 2, process.said
+    assert "Traceback" not in process.said
+    assert not list(out.glob("ledger/*/*.parquet"))
+    return process.said
+
+
+def test_contradictory_arguments_end_before_any_work(model: Path, tmp_path: Path) -> None:
+    for name, settings, words in (
+        ("context", {"max_model_len": "999999"}, "max_model_len"),
+        ("name", {"engine.max_num_seq": "8"}, "did you mean 'max_num_seqs'"),
+        ("type", {"engine.max_num_seqs": "many"}, "whole number"),
+        ("both", {"engine.max_model_len": "1024"}, "given twice"),
+        ("size", {"engine.max_num_batched_tokens": "64", "engine.max_num_seqs": "128"}, "max_num_batched_tokens"),
+    ):
+        source = engines.recipe(tmp_path / name, {"memo": engines.MEMO}, **engines.own_engine(model, **settings))
+        said = refusal(source, tmp_path / name / "out")
+        assert words in said, said
+
+
+def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    source = engines.recipe(tmp_path, {"memo": engines.MEMO}, **engines.own_engine(tmp_path / "nowhere"))
+    assert "no engine for" in refusal(source, tmp_path / "out")
