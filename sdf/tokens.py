@@ -13,7 +13,7 @@ import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -52,13 +52,28 @@ _O200K = "|".join(
 class Known(NamedTuple):
     pattern: str
     sha256: str
+    special: Mapping[str, int]
+
+
+_END = "<|endoftext|>"
+_CL100K_SPECIAL = {
+    _END: 100257,
+    "<|fim_prefix|>": 100258,
+    "<|fim_middle|>": 100259,
+    "<|fim_suffix|>": 100260,
+    "<|endofprompt|>": 100276,
+}
 
 
 ENCODINGS = {
-    "o200k_base": Known(_O200K, "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d"),
-    "cl100k_base": Known(_CL100K, "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7"),
-    "p50k_base": Known(_R50K, "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069"),
-    "r50k_base": Known(_R50K, "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930"),
+    "o200k_base": Known(
+        _O200K,
+        "446a9538cb6c348e3516120d7c08b09f57c36495e2acfffe59a5bf8b0cfb1a2d",
+        {_END: 199999, "<|endofprompt|>": 200018},
+    ),
+    "cl100k_base": Known(_CL100K, "223921b76ee99bde995b7ff738513eef100fb51d18c93597a113bcffe865b2a7", _CL100K_SPECIAL),
+    "p50k_base": Known(_R50K, "94b5ca7dff4d00767bc256fdd1b27e5b17361d7b8a5f968547f9f23eb70d2069", {_END: 50256}),
+    "r50k_base": Known(_R50K, "306cd27f03c1a714eca7108e03d66b7dc042abe8c258b44c199a7ed9838dd930", {_END: 50256}),
 }
 
 
@@ -85,6 +100,11 @@ class Tokenizer:
         if len(text) <= MAX_SPACES:
             return len(self._encoding.encode_ordinary(text))
         return sum(len(self._encoding.encode_ordinary(part)) for part in _parts(text))
+
+    @property
+    def encoding(self) -> tiktoken.Encoding:
+        """As tiktoken would make it; of a vocabulary file it has no special tokens."""
+        return self._encoding
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _load_same, (self.source, self.hash)
@@ -123,7 +143,8 @@ def _load_same(source: str, sha256: str) -> Tokenizer:
 
 def _tokenizer(name: str, source: str, path: Path, data: bytes) -> Tokenizer:
     pattern = next((known.pattern for key, known in ENCODINGS.items() if name.startswith(key)), _O200K)
-    encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=_ranks(data, path), special_tokens={})
+    special = dict(ENCODINGS[name].special) if source in ENCODINGS else {}
+    encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=_ranks(data, path), special_tokens=special)
     return Tokenizer(name, hashlib.sha256(data).hexdigest(), source, encoding)
 
 

@@ -82,7 +82,9 @@ def test_the_notice_lies_beside_the_vocabulary() -> None:
 def test_patterns_and_hashes_are_those_of_tiktoken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: list[str] = []
     monkeypatch.setattr(public, "load_tiktoken_bpe", lambda url, expected_hash: expected.append(expected_hash))
-    assert tokens.ENCODINGS[name].pattern == getattr(public, name)()["pat_str"]
+    theirs = getattr(public, name)()
+    assert tokens.ENCODINGS[name].pattern == theirs["pat_str"]
+    assert tokens.ENCODINGS[name].special == theirs["special_tokens"]
     assert [tokens.ENCODINGS[name].sha256] == expected
 
 
