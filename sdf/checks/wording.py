@@ -115,15 +115,17 @@ def cut_off(text: str, _: Checks) -> bool:
     """
     end = text.rstrip()
     last = end[end.rfind("\n") + 1 :]
-    if _DANGLES.search(last) or last.rfind("[") > last.rfind("]"):
+    if _DANGLES.search(last[-LONGEST_DANGLING:]) or last.rfind("[") > last.rfind("]"):
         return True
-    if len(last.encode("utf-8", "surrogatepass")) < LONG_LINE or ";" in last or _ENDS.search(last):
+    if len(last.encode("utf-8", "surrogatepass")) < LONG_LINE or ";" in last or _ENDS.search(last[-LONGEST_DANGLING:]):
         return False
     prose = [line for line in end.split("\n")[:-1] if len(line.encode("utf-8", "surrogatepass")) >= LONG_LINE]
-    n_ended = sum(_ENDS.search(line) is not None for line in prose)
+    n_ended = sum(_ENDS.search(line[-LONGEST_DANGLING:]) is not None for line in prose)
     return len(prose) >= 3 and n_ended >= 0.95 * len(prose)
 
 
+# Characters at the end of a line that tell how it ends; a search through the rest would only take time.
+LONGEST_DANGLING = 40
 # Bytes: a sentence or two of English, forty ideographs; signatures and headings of real documents stay below.
 LONG_LINE = 120
 _ENDS = re.compile(r"""[.!?…。！？।۔؟؛:：]\W{0,4}$|[^\w\s,，、-]$""")
