@@ -24,7 +24,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from sdf import api
+from sdf import api, tokens
 from sdf.shards import publish, read_manifest, read_shard, write_shard
 from sdf.storage import RunDir
 from tests.bench.stream_peers import PACKERS, READERS
@@ -110,7 +110,7 @@ def make_corpus(folder: Path, text_mb: int) -> Path:
     if read_manifest(out) is not None:
         return Path(out.root)
     if read_manifest(base) is None:
-        api.run("constitution-corpus", base.root, tokens=BASE_TOKENS, ray="none")
+        api.run("quickstart", base.root, tokens=BASE_TOKENS, ray="none")
     manifest = read_manifest(base)
     assert manifest is not None
     rows = [row for shard in manifest.shards for group in read_shard(base, shard) for row in group]
@@ -123,7 +123,7 @@ def make_corpus(folder: Path, text_mb: int) -> Path:
         held.append({**row, "text": "\n\n".join(paragraphs), "id": f"{number:032x}"})
         held_bytes += len(row["text"].encode())
         if held_bytes >= SHARD_BYTES:
-            shards.append(write_shard(out, "documents", "train", len(shards), held))
+            shards.append(write_shard(out, "documents", "train", len(shards), _counted(held)))
             written, held, held_bytes = written + held_bytes, [], 0
         if written >= text_mb * 1e6:
             break
@@ -132,6 +132,11 @@ def make_corpus(folder: Path, text_mb: int) -> Path:
         out, replace(manifest, number=1, predecessor=None, state="complete", shards=tuple(shards), genres={}, **counts)
     )
     return Path(out.root)
+
+
+def _counted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    counts = tokens.load("o200k_base").count([row["text"] for row in rows], num_threads=os.cpu_count() or 1)
+    return [{**row, "n_tokens": count} for row, count in zip(rows, counts, strict=True)]
 
 
 def text_table(bench: Bench) -> None:
