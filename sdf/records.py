@@ -213,13 +213,18 @@ class Location(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AnswerEntry:
-    """An answer as the ledger keeps it. `unit` is the brief id or the round id it was bought for."""
+    """An answer as the ledger keeps it. `unit` is the brief id or the round id it was bought for.
+
+    `cost_usd` is what it cost when it was bought, whatever prices say later: 0.0 for one that was copied from another
+    ledger, None where the price was not known.
+    """
 
     key: str
     unit: str
     step: str
     prefix: str
     answer: Answer
+    cost_usd: float | None = None
 
 
 class StepAnswer(NamedTuple):

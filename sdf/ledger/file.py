@@ -33,6 +33,8 @@ ANSWERS_SUFFIX = ".answers.parquet"
 SIDECAR_SUFFIX = ".sidecar.parquet"
 LOG_NAME = re.compile(rf"{LEDGER}/\d+/log-\d+\.parquet")
 PART_NAME = re.compile(rf"{LEDGER}/(\d+/[^/]+)(?:{re.escape(ANSWERS_SUFFIX)}|{re.escape(SIDECAR_SUFFIX)})")
+# Columns that ledgers did not always have: in a file without one, every value of it is null.
+LATER_COLUMNS = frozenset({"cost_usd"})
 # Decoding keeps about 4 cores busy, and an object store answers in tens of milliseconds.
 N_READERS = 8
 HASH_BYTES = 16
@@ -122,13 +124,18 @@ def decode(data: bytes, schema: Schema, path: str, columns: Iterable[str] | None
             "delete it and run the same command again: what it held is asked anew"
         )
     file = pq.ParquetFile(pa.BufferReader(data))
-    if not file.schema_arrow.equals(schema):
+    missing = LATER_COLUMNS.intersection(schema.names).difference(file.schema_arrow.names)
+    if not file.schema_arrow.equals(pa.schema([field for field in schema if field.name not in missing])):
         raise StorageError(
             f"{path}: its columns are {', '.join(file.schema_arrow.names)}, expected {', '.join(schema.names)}; "
             "another version of sdf wrote it: go on with that version, or in another directory"
         )
+    wanted = None if columns is None else list(columns)
     # One thread per file: callers read many files side by side.
-    return file.read(columns=None if columns is None else list(columns), use_threads=False)
+    table = file.read(columns=wanted, use_threads=False)
+    for name in sorted(missing if wanted is None else missing.intersection(wanted)):
+        table = table.append_column(schema.field(name), pa.nulls(len(table), schema.field(name).type))
+    return table
 
 
 def _footer_at(parquet: bytes) -> int:

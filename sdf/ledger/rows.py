@@ -29,6 +29,7 @@ Entry = AnswerEntry | Settlement | RoundSettlement
 
 USAGE_COLUMNS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _USAGE = [(name, pa.int64()) for name in USAGE_COLUMNS]
+_COST = ("cost_usd", pa.float64())
 _STEP_ANSWER = pa.struct([("step", pa.string()), ("key", pa.string()), ("part", pa.string()), ("row", pa.int32())])
 
 ANSWERS = pa.schema(
@@ -43,6 +44,7 @@ ANSWERS = pa.schema(
         *_USAGE,
         ("tool_calls", pa.string()),
         ("detail", pa.string()),
+        _COST,
     ]
 )
 
@@ -70,6 +72,7 @@ SIDECAR = pa.schema(
         ("number", pa.int32()),
         ("angles", pa.list_(pa.string())),
         ("answers", pa.list_(_STEP_ANSWER)),
+        _COST,
     ]
 )
 
@@ -131,6 +134,7 @@ def _answer_row(entry: AnswerEntry) -> dict[str, Any]:
         "model": answer.model,
         "tool_calls": answer.tool_calls,
         "detail": answer.detail,
+        "cost_usd": entry.cost_usd,
         **_usage_row(answer.usage),
     }
 
@@ -138,7 +142,7 @@ def _answer_row(entry: AnswerEntry) -> dict[str, Any]:
 def _sidecar_row(entry: Entry) -> dict[str, Any]:
     if isinstance(entry, AnswerEntry):
         row = {"kind": "answer", "id": entry.key, "unit": entry.unit, "step": entry.step, "model": entry.answer.model}
-        return row | _usage_row(entry.answer.usage)
+        return row | _usage_row(entry.answer.usage) | {"cost_usd": entry.cost_usd}
     answers = [{"step": used.step, "key": used.key, **used.location._asdict()} for used in entry.answers]
     if isinstance(entry, RoundSettlement):
         row = {"kind": "round", "id": entry.round, "angles": list(entry.angles), "answers": answers}
@@ -167,7 +171,7 @@ def answer_entry(row: Mapping[str, Any]) -> AnswerEntry:
     """The entry a row of ANSWERS holds."""
     usage = Usage(*(row[name] for name in USAGE_COLUMNS))
     answer = Answer(row["text"], row["finish_reason"], row["model"], usage, row["tool_calls"], row["detail"])
-    return AnswerEntry(row["key"], row["unit"], row["step"], row["prefix"], answer)
+    return AnswerEntry(row["key"], row["unit"], row["step"], row["prefix"], answer, row["cost_usd"])
 
 
 def settlement(row: Mapping[str, Any]) -> Settlement | RoundSettlement:

@@ -38,7 +38,7 @@ Mask = npt.NDArray[np.bool_]
 pc: Any = pyarrow.compute
 
 # What a view is made of; texts, steps and units stay on disk.
-_BILLS = ("model", *USAGE_COLUMNS)
+_BILLS = ("model", *USAGE_COLUMNS, "cost_usd")
 _SETTLED = (
     *("kind", "id", "genre", "index", "reason", "basis", "n_tokens", "reject"),
     *("principle", "lane", "number", "angles"),

@@ -8,8 +8,10 @@ view, whatever order its parts arrived in. Everything is decided on columns (num
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,6 +39,9 @@ class LedgerView:
     n_answers: answers that can be read, of whatever key.
     usage_by_model: everything billed, by the model that answered; lost answers too, while their sidecar tells.
     rebilled: what of it lies beyond one canonical answer per key.
+    cost_by_writer: dollars at the time of purchase, by epoch and writer ("000003/w0001-000").
+    rebilled_usd: what of them went for `rebilled`.
+    unpriced_by_model: what was billed at a price that nobody knew.
     """
 
     receipts: list[Receipt]
@@ -47,6 +52,14 @@ class LedgerView:
     n_answers: int
     usage_by_model: dict[str, Usage]
     rebilled: Usage
+    cost_by_writer: dict[str, float] = field(default_factory=dict[str, float])
+    rebilled_usd: float = 0.0
+    unpriced_by_model: dict[str, Usage] = field(default_factory=dict[str, Usage])
+
+    @property
+    def cost_usd(self) -> float:
+        """Dollars that the ledger proves to be spent."""
+        return math.fsum(self.cost_by_writer.values())
 
     @property
     def usage(self) -> Usage:
@@ -79,6 +92,9 @@ def read_ledger(run_dir: RunDir, *, parts: Callable[[str], bool] | None = None) 
         n_answers=int(sheet.is_readable.sum()),
         usage_by_model=_usage_by_model(sheet.bills),
         rebilled=_total(_usage_by_model(sheet.bills.filter(pa.array(is_rebilled)))),
+        cost_by_writer=_cost_by_writer(sheet),
+        rebilled_usd=pc.sum(sheet.bills["cost_usd"].filter(pa.array(is_rebilled))).as_py() or 0.0,
+        unpriced_by_model=_unpriced(sheet.bills),
     )
 
 
@@ -156,6 +172,20 @@ def _usage_by_model(bills: Table) -> dict[str, Usage]:
     sums = bills.group_by("model").aggregate([(name, "sum") for name in USAGE_COLUMNS]).sort_by("model")
     columns = [sums[f"{name}_sum"].to_pylist() for name in USAGE_COLUMNS]
     return {model: Usage(*tokens) for model, *tokens in zip(sums["model"].to_pylist(), *columns, strict=True)}
+
+
+def _cost_by_writer(sheet: Sheet) -> dict[str, float]:
+    """A worker's parts are its name and a number."""
+    costs = pc.fill_null(sheet.bills["cost_usd"], 0.0).to_numpy()
+    found: dict[str, list[float]] = {}
+    for part, (first, end) in zip(sheet.names, pairwise(sheet.first_answer.tolist()), strict=True):
+        found.setdefault(part.rpartition("-")[0], []).append(float(costs[first:end].sum()))
+    return {writer: math.fsum(each) for writer, each in found.items()}
+
+
+def _unpriced(bills: Table) -> dict[str, Usage]:
+    by_model = _usage_by_model(bills.filter(pc.is_null(bills["cost_usd"])))
+    return {model: usage for model, usage in by_model.items() if usage != Usage()}
 
 
 def _total(usage_by_model: Mapping[str, Usage]) -> Usage:
