@@ -1,13 +1,13 @@
-"""Token ids on disk, which a training job streams with no tokenizer: `sdf export --to tokens` writes them.
+"""A tokens export: documents as token ids on disk, for training without a tokenizer. Needs numpy alone.
 
-    tokens.json              the index, written last
-    00000.tokens.u32         the ids of the documents one after another, little-endian
-    00000.offsets.u64        where each document starts, and at the end where the last one does
-    00000.labels.u8          1 for a token that is learned from, 0 for one that is only read; where the index says so
+    tokens.json            the index, written last: tokenizer, source, and the shards with sizes and sha256
+    00000.tokens.u32       the ids of all documents of shard 0, end to end, little-endian uint32
+    00000.offsets.u64      where each begins, in tokens, and the end of the last: one number more than documents
+    00000.labels.u8        of chats alone: 1 for a token to learn, 0 for one to read, one byte a token
 
-One directory holds one config and split in the corpus's order. Arrays are mapped, not read, so a seek costs a page and
-memory is the system's page cache; the price is four bytes a token, three to four times the Parquet. `tokens.json` of
-others is hostile input: anything but the canonical bytes of a consistent index is refused.
+Ids are of the text alone: beginning and end tokens are added by who packs them, so that one export serves any policy.
+Four bytes a token cost twice what two would, and hold every vocabulary. Index files of others are hostile: nothing
+but the canonical bytes of a consistent index is accepted.
 """
 
 from __future__ import annotations
@@ -15,201 +15,151 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from sdf.errors import DamagedError, Missing
-from sdf.manifest import TokenizerRef
+from sdf.errors import DamagedError
 
-FORMAT = 1
 INDEX = "tokens.json"
-IDS, OFFSETS, LABELS = ("tokens.u32", "<u4"), ("offsets.u64", "<u8"), ("labels.u8", "u1")
+FORMAT = 1
+TOKENS, OFFSETS, LABELS = "tokens.u32", "offsets.u64", "labels.u8"
+TOKEN, OFFSET, LABEL = np.dtype("<u4"), np.dtype("<u8"), np.dtype("u1")
 
-Ids = npt.NDArray[np.uint32]
-Mask = npt.NDArray[np.uint8]
+Ids = Any  # a uint32 array
+Mask = Any  # a uint8 array, 1 where a token is learnt
+
+
+@dataclass(frozen=True, slots=True)
+class TokenFile:
+    """A file of the export: `path` is relative to it."""
+
+    path: str
+    size_bytes: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class TokenShard:
-    """Files named `name` + their kind; each sha256 is of one file's bytes, `labels_sha256` None where there is none."""
+    """A shard's counts and files; `labels` is None where every token is learnt."""
 
-    name: str
-    n_tokens: int
+    number: int
     n_documents: int
-    sha256: str
-    offsets_sha256: str
-    labels_sha256: str | None
+    n_tokens: int
+    tokens: TokenFile
+    offsets: TokenFile
+    labels: TokenFile | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenIndex:
-    """What lies in a directory of ids. `eos_id` closes each document, None when nothing does."""
+    """`tokenizer_hash` is `Encoder.hash` of what made the ids, `eos` the end token it names, if any.
+
+    `source` is the sha256 of the manifest that was exported; `config` and `split` what of it.
+    """
 
     format: int = FORMAT
+    tokenizer: str
+    tokenizer_hash: str
+    eos: int | None
+    source: str
     config: str
     split: str
-    tokenizer: TokenizerRef
-    eos_id: int | None
-    has_labels: bool
-    manifest: int
-    manifest_sha256: str
-    n_tokens: int = 0
-    n_documents: int = 0
-    shards: tuple[TokenShard, ...] = ()
+    n_documents: int
+    n_tokens: int
+    shards: tuple[TokenShard, ...]
 
     def to_json(self) -> bytes:
-        """The bytes of `tokens.json`: a pure function of the fields."""
-        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+        body = _dumps(asdict(self))
+        return _dumps(asdict(self) | {"checksum": hashlib.sha256(body).hexdigest()})
 
     @classmethod
     def from_json(cls, data: bytes, *, source: str) -> TokenIndex:
         """The index whose `to_json` is `data`; DamagedError names `source` for anything else."""
         try:
             values = json.loads(data)
-            found = _format_of(values)
-            if found > FORMAT:
+            if isinstance(values, dict) and isinstance(values.get("format"), int) and values["format"] > FORMAT:
                 raise DamagedError(
-                    f"{source}: format {found} was written by a newer sdf; this one reads format {FORMAT}. Upgrade sdf"
+                    f"{source}: format {values['format']} was written by a newer sdf; this one reads format {FORMAT}. "
+                    "Upgrade sdf to read it"
                 )
-            index = cls(
-                **values
-                | {
-                    "tokenizer": TokenizerRef(**values["tokenizer"]),
-                    "shards": tuple(TokenShard(**shard) for shard in values["shards"]),
-                }
-            )
-            if index.to_json() != data or not _adds_up(index):
-                raise ValueError("it is not what was written")
+            values.pop("checksum", None)
+            shards = tuple(_shard(each, number) for number, each in enumerate(values.pop("shards")))
+            index = cls(**values, shards=shards)
+            if index.to_json() != data:
+                raise ValueError("its bytes are not the ones that were written")
+            _check(index)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise DamagedError(f"{source}: torn or edited index ({error}); export the corpus again") from error
         return index
 
 
-@dataclass(frozen=True, slots=True)
-class TokenArrays:
-    """A shard's arrays, mapped: `ids[offsets[i]:offsets[i + 1]]` is document i, `labels` lies beside `ids`."""
-
-    ids: Ids
-    offsets: npt.NDArray[np.uint64]
-    labels: Mask | None
-
-
-def read_index(directory: Path) -> TokenIndex:
-    """Missing when there is none; DamagedError when it is not what was written."""
-    path = directory / INDEX
-    try:
-        return TokenIndex.from_json(path.read_bytes(), source=str(path))
-    except FileNotFoundError:
-        raise Missing(f"{path}: no such file; `sdf export --to tokens` writes one per config and split") from None
-
-
-def map_arrays(directory: Path, shard: TokenShard, *, verify: bool = False) -> TokenArrays:
-    """Maps a shard. Missing and DamagedError name the file; `verify` reads and hashes all of it first."""
-    has_labels = shard.labels_sha256 is not None
-    ids = _mapped(directory / f"{shard.name}.{IDS[0]}", IDS[1], shard.n_tokens, shard.sha256 if verify else None)
-    offsets = _mapped(
-        directory / f"{shard.name}.{OFFSETS[0]}",
-        OFFSETS[1],
-        shard.n_documents + 1,
-        shard.offsets_sha256 if verify else None,
-    )
+def write_shard(directory: Path, number: int, ids: Sequence[Ids], masks: Sequence[Mask] | None = None) -> TokenShard:
+    """Writes the files of a shard (each aside, then renamed): the ids of each document, and for chats its mask."""
+    offsets = np.concatenate([[0], np.cumsum([len(each) for each in ids])]).astype(OFFSET)
+    tokens = np.concatenate([*ids, np.array([], TOKEN)]).astype(TOKEN, casting="same_kind")
+    files = [
+        _written(directory, f"{number:05d}.{TOKENS}", tokens),
+        _written(directory, f"{number:05d}.{OFFSETS}", offsets),
+    ]
     labels = None
-    if has_labels:
-        path = directory / f"{shard.name}.{LABELS[0]}"
-        labels = _mapped(path, LABELS[1], shard.n_tokens, shard.labels_sha256 if verify else None)
-    if offsets[0] != 0 or offsets[-1] != shard.n_tokens or bool((offsets[1:] < offsets[:-1]).any()):
-        raise DamagedError(f"{directory / shard.name}.{OFFSETS[0]}: altered: not offsets; export the corpus again")
-    return TokenArrays(ids, offsets, labels)
+    if masks is not None:
+        flat = np.concatenate([*masks, np.array([], LABEL)]).astype(LABEL)
+        assert len(flat) == len(tokens), f"shard {number}: {len(flat)} labels for {len(tokens)} tokens"
+        labels = _written(directory, f"{number:05d}.{LABELS}", flat)
+    return TokenShard(number, len(ids), len(tokens), files[0], files[1], labels)
 
 
-class TokenWriter:
-    """Writes the files of one directory; a shard closes with the document that brings it to `shard_tokens`.
-
-    Holds one shard in memory. The index comes last, with `finish`.
-    """
-
-    def __init__(self, directory: Path, head: TokenIndex, shard_tokens: int) -> None:
-        self._directory, self._head, self._shard_tokens = directory, head, shard_tokens
-        self._shards: list[TokenShard] = []
-        self._ids: list[Ids] = []
-        self._labels: list[Mask] = []
-        self._n_tokens = 0
-
-    def add(self, ids: Ids, labels: Mask | None) -> None:
-        """One document; `labels` as long as `ids`, given exactly when the index has them."""
-        assert (labels is not None) == self._head.has_labels
-        self._ids.append(ids)
-        if labels is not None:
-            assert len(labels) == len(ids)
-            self._labels.append(labels)
-        self._n_tokens += len(ids)
-        if self._n_tokens >= self._shard_tokens:
-            self._close()
-
-    def finish(self) -> TokenIndex:
-        if self._ids:
-            self._close()
-        index = replace(
-            self._head,
-            n_tokens=sum(shard.n_tokens for shard in self._shards),
-            n_documents=sum(shard.n_documents for shard in self._shards),
-            shards=tuple(self._shards),
-        )
-        (self._directory / INDEX).write_bytes(index.to_json())
-        return index
-
-    def _close(self) -> None:
-        name = f"{len(self._shards):05d}"
-        offsets = np.cumsum([0, *map(len, self._ids)])
-        self._shards.append(
-            TokenShard(
-                name,
-                self._n_tokens,
-                len(self._ids),
-                self._put(f"{name}.{IDS[0]}", IDS[1], self._ids),
-                self._put(f"{name}.{OFFSETS[0]}", OFFSETS[1], [offsets]),
-                self._put(f"{name}.{LABELS[0]}", LABELS[1], self._labels) if self._head.has_labels else None,
-            )
-        )
-        self._ids, self._labels, self._n_tokens = [], [], 0
-
-    def _put(self, name: str, kind: str, arrays: Sequence[npt.NDArray[Any]]) -> str:
-        state = hashlib.sha256()
-        with (self._directory / name).open("wb") as file:
-            for array in arrays:
-                data = np.ascontiguousarray(array, dtype=kind).tobytes()
-                state.update(data)
-                file.write(data)
-        return state.hexdigest()
+def write_index(directory: Path, index: TokenIndex) -> None:
+    """Last of all, so that an export without it is unfinished and is not read."""
+    _check(index)
+    _replaced(directory / INDEX, index.to_json())
 
 
-def _mapped(path: Path, kind: str, length: int, sha256: str | None) -> npt.NDArray[Any]:
-    try:
-        size_bytes = path.stat().st_size
-        if size_bytes != length * np.dtype(kind).itemsize:
-            raise DamagedError(f"{path}: {size_bytes:,} bytes do not hold {length:,} entries; export the corpus again")
-        # An empty file cannot be mapped.
-        array = np.memmap(path, dtype=kind, mode="r") if length else np.empty(0, kind)
-    except FileNotFoundError:
-        raise Missing(f"{path}: this shard is missing; copy it again, or export the corpus again") from None
-    if sha256 is not None and hashlib.sha256(array.data).hexdigest() != sha256:
-        raise DamagedError(f"{path}: altered: its sha256 is not the index's; export the corpus again")
-    return array
+def map_array(path: Path | str, kind: np.dtype[Any], n: int, where: str) -> Any:
+    """The file as an array of `n` values, mapped rather than read; DamagedError when it has another size."""
+    size_bytes = Path(path).stat().st_size
+    if size_bytes != n * kind.itemsize:
+        raise DamagedError(f"{where}: {size_bytes:,} bytes, not {n * kind.itemsize:,}; export the corpus again")
+    return np.memmap(path, kind, "r", shape=(n,)) if n else np.zeros(0, kind)
 
 
-def _format_of(values: Any) -> int:
-    found = values["format"] if isinstance(values, dict) else None
-    if type(found) is not int or found < FORMAT:
-        raise ValueError(f"format is {found!r}, not {FORMAT}")
-    return found
+def _written(directory: Path, name: str, values: Any) -> TokenFile:
+    data = memoryview(values).cast("B") if len(values) else memoryview(b"")
+    _replaced(directory / name, data)
+    return TokenFile(name, len(data), hashlib.sha256(data).hexdigest())
 
 
-def _adds_up(index: TokenIndex) -> bool:
-    names = [shard.name for shard in index.shards] == [f"{number:05d}" for number in range(len(index.shards))]
-    labelled = all((shard.labels_sha256 is not None) == index.has_labels for shard in index.shards)
-    counts = (sum(shard.n_tokens for shard in index.shards), sum(shard.n_documents for shard in index.shards))
-    return names and labelled and counts == (index.n_tokens, index.n_documents)
+def _replaced(path: Path, data: bytes | memoryview) -> None:
+    aside = path.with_name(f"{path.name}.part")
+    aside.write_bytes(data)
+    aside.replace(path)
+
+
+def _dumps(values: Any) -> bytes:
+    return (json.dumps(values, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _shard(values: dict[str, Any], number: int) -> TokenShard:
+    names = (TOKENS, OFFSETS, LABELS)
+    for key, name in zip(("tokens", "offsets", "labels"), names, strict=True):
+        if values[key] is not None:
+            values[key] = TokenFile(**values[key])
+            if values[key].path != f"{number:05d}.{name}" or not isinstance(values[key].size_bytes, int):
+                raise ValueError(f"{values[key].path!r} is not a file of shard {number}")
+    return TokenShard(**values)
+
+
+def _check(index: TokenIndex) -> None:
+    for shard in index.shards:
+        sizes = (shard.tokens.size_bytes, shard.offsets.size_bytes)
+        if sizes != (shard.n_tokens * TOKEN.itemsize, (shard.n_documents + 1) * OFFSET.itemsize):
+            raise ValueError(f"shard {shard.number}: its files do not have the sizes of its counts")
+        if shard.labels is not None and shard.labels.size_bytes != shard.n_tokens:
+            raise ValueError(f"shard {shard.number}: its labels are not one a token")
+    for name in ("n_documents", "n_tokens"):
+        total = sum(getattr(shard, name) for shard in index.shards)
+        if getattr(index, name) != total:
+            raise ValueError(f"it counts {getattr(index, name)} {name}, its shards hold {total}")
