@@ -109,6 +109,8 @@ class AnthropicBatch:
         self._pool: list[_Pooled] = []
         self._news = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
+        # By request: the batches that did not answer it.
+        self._tried: dict[str, set[str]] = {}
         self._collections: dict[str, _Collection] = {}
         self._locating: dict[str, asyncio.Task[str | None]] = {}
         # Results of batches that others sent, whose documents have not come up yet.
@@ -119,7 +121,7 @@ class AnthropicBatch:
         online.check(request)
         params = online.body_of(request, self._online.marker if self._online.is_marked(request) else None)
         key = request.key()
-        tried: set[str] = set()
+        tried = self._tried.setdefault(key, set())
         problems: list[str] = []
         while len(problems) < ATTEMPTS:
             sent = await self._sent(key, params, tried)
@@ -129,6 +131,7 @@ class AnthropicBatch:
                 continue
             kind = str(result.get("type"))
             if kind == "succeeded":
+                self._tried.pop(key, None)
                 return online.answer_of(request, as_object(result.get("message")))
             problems.append(_problem(kind, result))
             if kind == "errored" and _is_own_fault(result):
