@@ -374,13 +374,21 @@ def gc(directory: Path_) -> list[str]:
 
 
 def export(
-    directory: Path_, out: Path_, *, to: str, configs: Sequence[str] = (), columns: str = "all", file_mb: int = 64
+    directory: Path_,
+    out: Path_,
+    *,
+    to: str,
+    configs: Sequence[str] = (),
+    columns: str = "all",
+    tokenizer: str = "",
+    file_mb: int = 64,
 ) -> Exported:
-    """Writes the committed corpus to `out` for another loader: `to` is "mds" or "jsonl".
+    """Writes the committed corpus to `out` for another loader: `to` is "mds", "jsonl" or "tokens".
 
-    `columns="training"` leaves out where rows come from. The same export again finds what is there.
+    `columns="training"` leaves out where rows come from; tokens need a `tokenizer`. The same export again finds what is
+    there.
     """
-    wanted = Wanted(to=to, configs=tuple(configs), columns=columns, file_mb=file_mb)
+    wanted = Wanted(to=to, configs=tuple(configs), columns=columns, tokenizer=tokenizer, file_mb=file_mb)
     return export_corpus(RunDir(directory), wanted, Path(out).expanduser().absolute())
 
 

@@ -436,17 +436,22 @@ def gc(directory: Directory) -> Result:
 @command(name="export")
 def export_(
     directory: Directory,
-    to: Annotated[str, typer.Option("--to", help="mds (MosaicML streaming) or jsonl.")],
+    to: Annotated[str, typer.Option("--to", help="mds (MosaicML streaming), jsonl, or tokens (ids for sdf.stream).")],
     out: Annotated[str, typer.Option("--out", help="The directory that appears when all of it is written.")],
     config: Annotated[list[str] | None, typer.Option(help="documents, chats, …; all that train, unless given.")] = None,
     columns: Annotated[str, typer.Option(help="all, or training for the text alone.")] = "all",
+    tokenizer: Annotated[
+        str, typer.Option("--tokenizer", help="For tokens: a tokenizer.json, a Hugging Face directory, an encoding.")
+    ] = "",
     file_mb: Annotated[int, typer.Option("--file-mb", help="MB at which a file is closed.")] = 64,
 ) -> Result:
     """The committed corpus for another loader; what is read is checked, what is written depends on it alone."""
     from sdf import api
     from sdf.report.terminal import plain
 
-    made = api.export(directory, out, to=to, configs=config or [], columns=columns, file_mb=file_mb)
+    made = api.export(
+        directory, out, to=to, configs=config or [], columns=columns, tokenizer=tokenizer, file_mb=file_mb
+    )
     lines = [
         f"{made.out}: {made.n_documents:,} documents, {made.n_tokens:,} tokens of manifest {made.manifest} "
         f"({made.state}) as {made.to}: {made.n_files:,} files, {made.size_bytes:,} bytes",

@@ -11,8 +11,8 @@ what it left and starts over, since an export costs minutes and no money. Bytes 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +36,7 @@ TRAINING = {
     "items": ("item",),
 }
 # Evaluation questions must not reach a training job by default.
-UNASKED = ("items",)
+UNASKED = frozenset({"items"})
 MB = 1024**2
 # MDS counts bytes within a file in 32 bits.
 MOST_MB = 4_000
@@ -57,21 +57,22 @@ class Wanted:
     """What is asked of an export.
 
     `configs` empty: all that a training job reads. `columns`: `all`, or `training` for the text alone. A file is closed
-    once it holds `file_mb`.
+    once it holds `file_mb`. `tokenizer` is for tokens alone (see `sdf.export.ids`), which have no columns.
     """
 
     to: str
     configs: tuple[str, ...] = ()
     columns: str = "all"
+    tokenizer: str = ""
     file_mb: int = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """`check` raises UsageError for what cannot be done, before anything is read; `writer` fills a directory."""
+    """How rows are written: `writer(directory, config, split)`. `settings` are what decides bytes beyond `Wanted`."""
 
-    check: Callable[[Wanted], None]
-    writer: Callable[[Path, str, Wanted], Writer]
+    writer: Callable[[Path, str, str], Writer]
+    settings: Record = field(default_factory=Record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +96,18 @@ def export(run_dir: RunDir, wanted: Wanted, out: Path) -> Exported:
     UsageError for an unknown format, config or column set; StorageError when nothing is committed, or when `out` holds
     something else; DamagedError names a shard that is not what was written. `out` appears whole or not at all.
     """
-    form = _format(wanted)
+    _check(wanted)
     manifest = _committed(run_dir)
     chosen = _chosen(manifest, wanted, run_dir.root)
-    head = _head(manifest, wanted, chosen)
+    form = FORMATS[wanted.to](wanted, manifest, tuple({config: None for config, _ in chosen}))
+    head = _head(manifest, wanted, chosen) | form.settings
     if is_taken(out):
         return _exported(out, _found(out, head), was_there=True)
     with aside(out) as directory:
         for (config, split), shards in chosen.items():
             into = directory / config / split
             into.mkdir(parents=True)
-            writer = form.writer(into, config, wanted)
+            writer = form.writer(into, config, split)
             for shard in shards:
                 for rows in read_checked(run_dir, shard):
                     writer.write(rows)
@@ -119,27 +121,45 @@ def _columns(config: str, wanted: Wanted) -> tuple[str, ...]:
     return TRAINING[config] if wanted.columns == "training" else tuple(COLUMNS[config].names)
 
 
-FORMATS: Mapping[str, Format] = {
-    "jsonl": Format(
-        check=lambda _: None,
-        writer=lambda into, config, wanted: JsonlWriter(into, _columns(config, wanted), wanted.file_mb * MB),
-    ),
-    "mds": Format(
-        check=lambda _: check_mds(),
-        writer=lambda into, config, wanted: MdsWriter(into, config, _columns(config, wanted), wanted.file_mb * MB),
-    ),
+def _jsonl(wanted: Wanted, _: Manifest, __: Sequence[str]) -> Format:
+    return Format(lambda into, config, _: JsonlWriter(into, _columns(config, wanted), wanted.file_mb * MB))
+
+
+def _mds(wanted: Wanted, _: Manifest, __: Sequence[str]) -> Format:
+    check_mds()
+    return Format(lambda into, config, _: MdsWriter(into, config, _columns(config, wanted), wanted.file_mb * MB))
+
+
+def _tokens(wanted: Wanted, manifest: Manifest, configs: Sequence[str]) -> Format:
+    from sdf.export import ids  # numpy and a tokenizer's library, which the other formats do not wait for
+
+    if untrained := [config for config in configs if config not in ids.CONFIGS]:
+        raise UsageError(f"--config {untrained[0]}: nothing of it is learnt; tokens are of {', '.join(ids.CONFIGS)}")
+    encoder = ids.encoder_for(wanted.tokenizer, configs)
+    return Format(
+        lambda into, config, split: ids.TokensWriter(into, config, split, encoder, manifest, wanted.file_mb * MB),
+        {"ids_by": encoder.name, "ids_by_hash": encoder.hash},
+    )
+
+
+FORMATS: Mapping[str, Callable[[Wanted, Manifest, Sequence[str]], Format]] = {
+    "jsonl": _jsonl,
+    "mds": _mds,
+    "tokens": _tokens,
 }
 
 
-def _format(wanted: Wanted) -> Format:
+def _check(wanted: Wanted) -> None:
     if wanted.to not in FORMATS:
         raise UsageError(f"--to {wanted.to!r} is no format that this exports to{near(wanted.to, FORMATS)}")
     if wanted.columns not in ("all", "training"):
         raise UsageError(f"--columns {wanted.columns!r}: unknown{near(wanted.columns, ('all', 'training'))}")
     if not 1 <= wanted.file_mb <= MOST_MB:
         raise UsageError(f"--file-mb {wanted.file_mb}: give a number from 1 to {MOST_MB:,}")
-    FORMATS[wanted.to].check(wanted)
-    return FORMATS[wanted.to]
+    if wanted.tokenizer and wanted.to != "tokens":
+        raise UsageError(f"--tokenizer is for --to tokens; {wanted.to} holds texts")
+    if wanted.columns != "all" and wanted.to == "tokens":
+        raise UsageError("--columns is for rows; tokens hold the text alone")
 
 
 def _committed(run_dir: RunDir) -> Manifest:
@@ -157,7 +177,8 @@ def _chosen(manifest: Manifest, wanted: Wanted, root: str) -> dict[tuple[str, st
     for config in wanted.configs:
         if config not in there:
             raise UsageError(f"--config {config!r}: {root} has none of that name{near(config, there)}")
-    configs = wanted.configs or tuple(config for config in there if config not in UNASKED)
+    unasked = UNASKED | ({"prompts"} if wanted.to == "tokens" else set())
+    configs = wanted.configs or tuple(config for config in there if config not in unasked)
     chosen: dict[tuple[str, str], list[Shard]] = {}
     for shard in manifest.shards:
         if shard.config in configs:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from sdf import tokens
 from sdf.errors import DamagedError, Missing, StorageError, UsageError
 from sdf.export import INDEX, Exported, Wanted, export
 from sdf.export.target import aside
@@ -202,3 +204,63 @@ with aside(Path({str(tmp_path / "out")!r})) as made:
     (tmp_path / "out").rmdir()
     jsonl(corpus, tmp_path / "out")
     assert sorted(each.name for each in tmp_path.iterdir() if each.name.startswith(".")) == []
+
+
+def ids_in(directory: Path) -> tuple[dict[str, Any], list[list[int]], list[list[int]]]:
+    """The index, the ids of each document, and its mask."""
+    index = json.loads((directory / "tokens.json").read_bytes())
+    documents: list[list[int]] = []
+    masks: list[list[int]] = []
+    for shard in index["shards"]:
+        ids = np.fromfile(directory / shard["tokens"]["path"], "<u4")
+        cuts = np.fromfile(directory / shard["offsets"]["path"], "<u8").astype(int)[1:-1]
+        documents += [part.tolist() for part in np.split(ids, cuts)]
+        if shard["labels"]:
+            masks += [part.tolist() for part in np.split(np.fromfile(directory / shard["labels"]["path"], "u1"), cuts)]
+    return index, documents, masks
+
+
+def test_token_ids_are_those_of_the_texts(tmp_path: Path) -> None:
+    run_dir = make_corpus(tmp_path / "corpus", n_chats=0)
+    made = export(run_dir, Wanted(to="tokens", tokenizer="o200k_base"), tmp_path / "out")
+    index, found, _ = ids_in(tmp_path / "out/documents/train")
+    encoding = tokens.load("o200k_base").encoding
+    assert [encoding.decode(ids) for ids in found] == [row["text"] for row in documents(25)]
+    assert (index["tokenizer"], index["eos"], index["source"]) == ("o200k_base", 199999, newest(run_dir).sha256)
+    assert made.n_documents == 27
+    again = export(run_dir, Wanted(to="tokens", tokenizer="o200k_base"), tmp_path / "again")
+    assert (again.was_there, tree(tmp_path / "again")) == (False, tree(tmp_path / "out"))
+    assert export(run_dir, Wanted(to="tokens", tokenizer="o200k_base"), tmp_path / "out").was_there
+
+
+def test_token_shards_close_when_they_are_full(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "corpus")
+    large = [{**row, "text": f"{number} the" * 60_000} for number, row in enumerate(documents(7))]
+    commit(run_dir, 1, None, write_shard(run_dir, "documents", "train", 0, large))
+    export(run_dir, Wanted(to="tokens", tokenizer="o200k_base", file_mb=1), tmp_path / "out")
+    index, found, _ = ids_in(tmp_path / "out/documents/train")
+    limit = 1024**2 // 4
+    assert len(index["shards"]) > 1
+    assert all(shard["n_tokens"] >= limit for shard in index["shards"][:-1])
+    assert [tokens.load("o200k_base").encoding.decode(ids) for ids in found] == [row["text"] for row in large]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "needs the --tokenizer"),
+        ({"tokenizer": "o200kbase"}, "did you mean 'o200k_base'"),
+        ({"tokenizer": "nowhere/tokenizer.json"}, "no such file"),
+        ({"tokenizer": "o200k_base"}, "chats need a Hugging Face tokenizer"),
+        ({"tokenizer": "o200k_base", "configs": ("items",)}, "nothing of it is learnt"),
+        ({"tokenizer": "o200k_base", "columns": "training"}, "--columns is for rows"),
+    ],
+)
+def test_what_tokens_need_is_said_before_anything_is_read(
+    corpus: RunDir, tmp_path: Path, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        export(corpus, Wanted(to="tokens", **given), tmp_path / "out")
+    with pytest.raises(UsageError, match="--tokenizer is for --to tokens"):
+        export(corpus, Wanted(to="jsonl", tokenizer="o200k_base"), tmp_path / "out")
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["corpus"]
