@@ -30,7 +30,8 @@ TOKENS_PER_ITEM = 96
 def wants(step: Step, n_words: int, n_items: int | None = None, values: Mapping[str, Any] | None = None) -> Wants:
     """What a usable answer to a step looks like. Without the earlier answers nothing is asked of its quotations."""
     items = n_items or step.n_items
-    quotes = quotable(values[step.quotes]) if values is not None and step.quotes is not None else None
+    judged = (values or {}).get(step.quotes) if step.quotes is not None else None
+    quotes = quotable(judged) if judged is not None else None
     return Wants(step.returns, n_words, items, step.tag, step.lowest, step.highest, quotes)
 
 
