@@ -53,8 +53,7 @@ class StoredIds:
         return self._corpus.snapshot(version).table.lengths(rows)
 
     def encoded(self, version: int, rows: Sequence[int]) -> dict[int, Encoded]:
-        table = self._corpus.snapshot(version).table
-        return {row: table.ids(row) for row in rows}
+        return self._corpus.snapshot(version).table.ids(rows)
 
 
 class _Held:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -97,13 +97,14 @@ class Cursor:
     n_empty: int = 0
 
     def to_state(self) -> dict[str, Any]:
-        return asdict(self) | {"carry": [list(piece) for piece in self.carry]}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return values | {"spot": asdict(self.spot), "carry": [list(piece) for piece in self.carry]}
 
     @classmethod
     def from_state(cls, values: Mapping[str, Any]) -> Cursor:
         carry = tuple(Piece(*piece) for piece in values["carry"])
-        fields: dict[str, Any] = {**values, "spot": Spot(**values["spot"]), "carry": carry}
-        return cls(**fields)
+        found: dict[str, Any] = {**values, "spot": Spot(**values["spot"]), "carry": carry}
+        return cls(**found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +148,8 @@ class Walk:
     def had_its_epochs(self) -> bool:
         return self._last_epoch is not None and self.cursor.spot.epoch >= self._last_epoch
 
-    def next_size(self, may_repeat: Callable[[], bool]) -> int | None:
-        """Tokens of the next sequence. None at the end: after the epochs, unless it may repeat."""
+    def has_next(self, may_repeat: Callable[[], bool]) -> bool:
+        """Whether there is a sequence, which is then planned; False after the epochs, unless it may repeat."""
         cursor = self.cursor
         while True:
             if self._plan is not None and cursor.sequence >= len(self._sizes):
@@ -161,17 +162,19 @@ class Walk:
             if self._plan is None:
                 self._set_plan(self._planned())
             if cursor.sequence < len(self._sizes):
-                return self._sizes[cursor.sequence]
+                return True
 
-    def take(self, source: int, want: bool) -> Sequence | None:
-        """The sequence whose `next_size` was asked; None when it is not wanted."""
+    def take(self, source: int, most: int, want: bool) -> tuple[int, int, list[Sequence]]:
+        """After `has_next`, up to `most` sequences of the plan: how many, their tokens, and themselves when wanted."""
         assert self._plan is not None
-        cursor = self.cursor
-        number, size = cursor.sequence, self._sizes[cursor.sequence]
-        cursor.sequence += 1
-        cursor.n_tokens += size
-        cursor.n_padding += self._rules.seq_len - size
-        return Sequence(source, cursor.spot.version, self._plan.pieces(number, number + 1)[0]) if want else None
+        cursor, first = self.cursor, self.cursor.sequence
+        last = min(first + most, len(self._sizes))
+        n_tokens = sum(self._sizes[first:last])
+        cursor.sequence = last
+        cursor.n_tokens += n_tokens
+        cursor.n_padding += self._rules.seq_len * (last - first) - n_tokens
+        pieces = self._plan.pieces(first, last) if want else []
+        return last - first, n_tokens, [Sequence(source, cursor.spot.version, each) for each in pieces]
 
     def _planned(self) -> Plan:
         cursor, rules = self.cursor, self._rules
@@ -193,14 +196,14 @@ class Walk:
         purpose = ("bins", rules.shuffle.seed, spot.epoch, spot.first, spot.window) if rules.shuffle.on else ()
         return best_fit(rows, lengths, rules.seq_len, truncate=rules.truncate, purpose=purpose)
 
-    def _rest(self) -> int | None:
+    def _rest(self) -> bool:
         """What the epochs left over, as one short sequence."""
         carry = self.cursor.carry
         if not (self._rules.pad_tail and carry) or self.cursor.sequence:
-            return None
+            return False
         rows, starts, stops = (np.array(values, np.int64) for values in zip(*carry, strict=True))
         self._set_plan(Plan(rows, starts, stops, np.array([0, len(carry)])))
-        return self._sizes[0]
+        return True
 
     def _set_plan(self, plan: Plan) -> None:
         self._plan, self._sizes = plan, plan.n_tokens.tolist()
@@ -232,17 +235,15 @@ class Schedule:
 
     def draw(self, n: int, want: bool) -> tuple[int, list[Sequence]]:
         """How many of `n` sequences there were (fewer at the end), and the sequences themselves when wanted."""
-        found: list[Sequence] = []
-        for count in range(n):
-            drawn = self._next()
-            if drawn is None:
-                return count, found
-            source, size = drawn
-            self.given[source] += size
-            sequence = self.walks[source].take(source, want)
-            if sequence is not None:
-                found.append(sequence)
-        return n, found
+        count, found = 0, list[Sequence]()
+        while count < n and (source := self._next()) is not None:
+            # One corpus has nobody to take turns with.
+            most = n - count if len(self._active) == 1 else 1
+            n_taken, n_tokens, sequences = self.walks[source].take(source, most, want)
+            self.given[source] += n_tokens
+            count += n_taken
+            found += sequences
+        return count, found
 
     def end_step(self) -> None:
         self.step += 1
@@ -254,13 +255,12 @@ class Schedule:
         weights = self._weights[max(step for step in self._weights if step <= self.step)]
         self._active = [(source, weights[name]) for source, name in enumerate(self._mix.corpora) if weights[name] > 0]
 
-    def _next(self) -> tuple[int, int] | None:
-        """The corpus that is furthest behind, and the tokens of its next sequence."""
+    def _next(self) -> int | None:
+        """The corpus that is furthest behind and has a sequence."""
         behind = sorted((self.given[source] / weight, source) for source, weight in self._active)
         for _, source in behind:
-            size = self.walks[source].next_size(self._may_repeat)
-            if size is not None:
-                return source, size
+            if self.walks[source].has_next(self._may_repeat):
+                return source
             if self._mix.exhausted != "renormalise":
                 return None
         return None

@@ -80,12 +80,18 @@ class TokenTable:
             found[here] = offsets[local + 1] - offsets[local]
         return found
 
-    def ids(self, row: int) -> tuple[Ids, Mask | None]:
-        """The token ids of a document, and which of them are learnt (None: all)."""
-        number = int(np.searchsorted(self._firsts, row, side="right")) - 1
-        opened, local = self._opened(number), row - int(self._firsts[number])
-        start, stop = int(opened.offsets[local]), int(opened.offsets[local + 1])
-        return opened.tokens[start:stop], None if opened.labels is None else opened.labels[start:stop]
+    def ids(self, rows: Sequence[int]) -> dict[int, tuple[Ids, Mask | None]]:
+        """The token ids of each document, and which of them are learnt (None: all)."""
+        found: dict[int, tuple[Ids, Mask | None]] = {}
+        numbers = np.array(rows, np.int64)
+        shards = self._shard_of(numbers)
+        for number in np.unique(shards).tolist():
+            here, opened = numbers[shards == number], self._opened(number)
+            local, tokens, labels = here - self._firsts[number], opened.tokens, opened.labels
+            bounds = (here.tolist(), opened.offsets[local].tolist(), opened.offsets[local + 1].tolist())
+            for row, start, stop in zip(*bounds, strict=True):
+                found[row] = tokens[start:stop], None if labels is None else labels[start:stop]
+        return found
 
     def fetched(self, file: TokenFile) -> Any:
         """The file on this machine."""
