@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -41,6 +42,12 @@ class FakeBatches:
     counts: dict[str, int] = field(default_factory=dict)
     # How often each custom id was answered, and so billed.
     billed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def bills(self) -> Counter[str]:
+        """How often each custom id is paid for once all batches have ended, those that nobody looks at too."""
+        going_on = [each for each in self.batches.values() if each.results is None and not each.is_canceled]
+        return Counter(self.billed) + Counter(item["custom_id"] for each in going_on for item in each.requests)
 
     def befalls(self, event: str) -> str | None:
         self.counts[event] = self.counts.get(event, 0) + 1

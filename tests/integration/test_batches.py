@@ -78,7 +78,7 @@ def test_batches_make_the_corpus_that_online_calls_make_and_nothing_is_billed_tw
     with serving_batches(WEATHER[weather]) as server:
         assert make(recipe, tmp_path / "out", **given(server)).finished
         assert shard_hashes(tmp_path / "out") == oracle
-        assert set(server.billed.values()) == {1}
+        assert set(server.bills.values()) == {1}
         assert not [each for each in server.api.asked if each.path == "/v1/messages"], "no online call"
     assert not api.verify(tmp_path / "out", replay=True).problems
 
@@ -114,7 +114,7 @@ def test_a_kill_anywhere_around_create_costs_nothing_twice(
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2_000:]
         assert make(recipe, tmp_path / "out", **given(server)).finished
         assert shard_hashes(tmp_path / "out") == oracle
-        assert set(server.billed.values()) == {1}, "every request was answered, and so paid, once"
+        assert set(server.bills.values()) == {1}, "every request was answered, and so paid, once"
 
 
 def test_batches_that_go_on_too_long_are_left_and_collected_by_the_next_run(
@@ -128,7 +128,7 @@ def test_batches_that_go_on_too_long_are_left_and_collected_by_the_next_run(
         n_before = len(server.batches)
         server.lasts = 1
         assert make(recipe, tmp_path / "out", **given(server)).finished
-        assert n_before >= 1 and set(server.billed.values()) == {1}
+        assert n_before >= 1 and set(server.bills.values()) == {1}
     assert shard_hashes(tmp_path / "out") == oracle
 
 
@@ -141,7 +141,7 @@ def test_a_batch_canceled_by_hand_goes_back_to_the_pool(oracle: list[tuple[str, 
         assert all(batch.is_canceled for batch in server.batches.values())
         server.lasts = 1
         assert make(recipe, tmp_path / "out", **given(server)).finished
-        assert set(server.billed.values()) == {1}
+        assert set(server.bills.values()) == {1}
     assert shard_hashes(tmp_path / "out") == oracle
 
 
