@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from sdf import api, tokens
 from sdf.shards import publish, read_manifest, read_shard, write_shard
 from sdf.storage import RunDir
-from tests.bench.stream_peers import PACKERS, READERS
+from tests.bench.stream_peers import PACKERS, READERS, raw
 
 PEERS = Path(__file__).with_name("stream_peers.py")
 BASE_TOKENS = 12_000_000
@@ -232,11 +232,10 @@ def main() -> None:
     corpus = make_corpus(given.work, given.text_mb)
     pythons = [str(venv / "bin/python") for venv in given.venv] or [sys.executable]
     bench = Bench({"corpus": corpus, "work": given.work}, pythons, given.repeat)
-    run_dir = RunDir(corpus)
-    manifest = read_manifest(run_dir)
+    manifest = read_manifest(RunDir(corpus))
     assert manifest is not None
-    texts = (row["text"] for shard in manifest.shards for group in read_shard(run_dir, shard) for row in group)
-    bench.text_mb, bench.n_rows = sum(len(text.encode()) for text in texts) / 1e6, manifest.n_documents
+    bench.n_rows = manifest.n_documents
+    bench.text_mb = sum(len(row["text"].encode()) for row in raw(corpus, ["text"], None)[0]) / 1e6
     print(f"{bench.text_mb:,.0f} MB of text, {bench.n_rows:,} rows, {len(manifest.shards)} shards")
     exports(bench, given.work)
     for name, table in (("text", text_table), ("resume", resume_table), ("packed", packed_table)):
