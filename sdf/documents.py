@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from sdf import __version__, tokens
 from sdf.answers import value
 from sdf.checks import Checks, Subject, asked_language, forbidden_by, language_of, reject_reason
 from sdf.columns import Columns, Draft, emit
+from sdf.decontaminate import Decontaminator
 from sdf.dedup import signatures
 from sdf.errors import GenreError
 from sdf.genres import Genre, Step
@@ -45,6 +47,12 @@ def checked_text(genre: Genre, columns: Columns) -> str:
     if genre.kind == "chat":
         return turns_of(columns, "assistant")
     return turns_of(columns, "user") if genre.kind == "prompt" else text_of(genre.config, columns)
+
+
+def all_texts(genre: Genre, columns: Columns) -> list[str]:
+    """Everything a reader of the row sees, a turn each."""
+    turns = columns.get("messages")
+    return [text_of(genre.config, columns)] if turns is None else [str(turn["content"]) for turn in turns]
 
 
 def compared_text(genre: Genre, columns: Columns, angle: str | None) -> str | None:
@@ -93,6 +101,7 @@ class Meter:
     def _basis(self, genre: str) -> str:
         checks, declared = self._checks[genre], self._genres[genre]
         rules = [checks.n_words, sorted(checks.off), checks.min_score, checks.overused, sorted(checks.forbids)]
+        rules += [[each.name, each.sha256] for each in self._job.evaluations]
         return digest(
             "basis",
             __version__,
@@ -139,7 +148,13 @@ class Meter:
             language_asked(draft.brief, self._languages[genre.key]),
             scores_of(genre, draft.values),
         )
-        return reject_reason(subject, self._checks[genre.key])
+        reason = reject_reason(subject, self._checks[genre.key])
+        return reason or self._decontaminator.reason(all_texts(genre, packed.columns))
+
+    @cached_property
+    def _decontaminator(self) -> Decontaminator:
+        """Built with the first text to judge: a fold that measures nothing anew needs no evaluation file."""
+        return Decontaminator(self._job.evaluations, self._job.constitution.text)
 
 
 def checks_of(job: Job, genre: Genre) -> Checks:
@@ -199,6 +214,7 @@ def row(job: Job, genre: Genre, draft: Draft, n_tokens: int, entries: Sequence[A
         "principle": brief.principle.id,
         "axes": canonical_json(dict(brief.axes)),
         "scores": canonical_json(scores_of(genre, draft.values)),
+        "source": _source_of(brief),
         "model": spoken[voice.name].model,
         "fallback": spoken[voice.name].model != asked,
         "prompt_hash": genre.hash,
@@ -206,6 +222,12 @@ def row(job: Job, genre: Genre, draft: Draft, n_tokens: int, entries: Sequence[A
         "finish_reason": spoken[voice.name].finish_reason,
         "constitution_hash": job.constitution.hash,
     }
+
+
+def _source_of(brief: Brief) -> str | None:
+    """The `id` of the row that the brief was made from, when its genre's source declares one."""
+    found = (brief.row or {}).get("id")
+    return None if found is None else str(found)
 
 
 def voice_of(genre: Genre) -> Step:

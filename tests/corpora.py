@@ -23,6 +23,7 @@ def row(number: int, **content: Any) -> dict[str, Any]:
         "principle": "honesty",
         "axes": '{"stance":"warm"}',
         "scores": "{}",
+        "source": None,
         "model": "offline-grammar",
         "fallback": False,
         "prompt_hash": "ab" * 16,

@@ -29,6 +29,7 @@ _PROVENANCE = [
     pa.field("principle", pa.string()),
     pa.field("axes", pa.string()),
     pa.field("scores", pa.string()),
+    pa.field("source", pa.string()),
     pa.field("model", pa.string()),
     pa.field("fallback", pa.bool_()),
     pa.field("prompt_hash", pa.string()),
@@ -40,14 +41,15 @@ _MESSAGE = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.stri
 _MESSAGES = pa.list_(pa.field("element", _MESSAGE))
 _CHAT = [pa.field("messages", _MESSAGES), pa.field("tools", pa.string())]
 
-# `axes`, `scores`, `tools` and `item` are JSON texts. `string` holds 2 GB a row group, and is what loaders know best.
+# `axes`, `scores`, `tools` and `item` are JSON texts; `source` is the id of the row that a document was made from.
+# `string` holds 2 GB a row group, and is what loaders know best.
 COLUMNS: Mapping[str, pa.Schema] = {
     "documents": pa.schema([pa.field("text", pa.string()), *_PROVENANCE]),
     "chats": pa.schema([*_CHAT, *_PROVENANCE]),
     "prompts": pa.schema([*_CHAT, *_PROVENANCE]),
     "items": pa.schema([pa.field("item", pa.string()), *_PROVENANCE]),
 }
-NULLABLE = {"tools"}
+NULLABLE = {"tools", "source"}
 
 # Columns of few values. Elsewhere a dictionary would fill, overflow and be thrown away at a library's threshold.
 _REPEATED = ["genre", "principle", "model", "prompt_hash", "finish_reason", "constitution_hash"]

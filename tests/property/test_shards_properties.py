@@ -25,8 +25,12 @@ contents = {
     "prompts": {"messages": messages, "tools": st.none() | texts},
     "items": {"item": texts},
 }
-NAMES = ("id", "genre", "principle", "axes", "model", "prompt_hash", "finish_reason", "constitution_hash")
-provenance = dict.fromkeys(NAMES, texts) | {"fallback": st.booleans(), "n_tokens": st.integers(0, 2**62)}
+NAMES = ("id", "genre", "principle", "axes", "scores", "model", "prompt_hash", "finish_reason", "constitution_hash")
+provenance = dict.fromkeys(NAMES, texts) | {
+    "source": st.none() | texts,
+    "fallback": st.booleans(),
+    "n_tokens": st.integers(0, 2**62),
+}
 
 
 @st.composite

@@ -177,6 +177,7 @@ def test_a_row_says_where_its_text_came_from_and_nothing_of_its_making(job: Job)
         "principle": brief.principle.id,
         "axes": found["axes"],
         "scores": '{"verdict":4}',
+        "source": None,
         "model": "fallback-model",
         "fallback": True,
         "prompt_hash": genre.hash,

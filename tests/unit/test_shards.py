@@ -50,6 +50,7 @@ def row(number: int, config: str = "documents", **changes: Any) -> dict[str, Any
         "principle": "honesty",
         "axes": '{"stance":"warm"}',
         "scores": "{}",
+        "source": None,
         "model": "offline-grammar",
         "fallback": False,
         "prompt_hash": "ab" * 16,
