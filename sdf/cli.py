@@ -100,6 +100,10 @@ def sources(entries: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def engine(entries: Sequence[str]) -> dict[str, str]:
+    return {f"engine.{name}": value for name, value in settings(entries).items()}
+
+
 # What folds a ledger: `assemble` takes these alone, for no answer depends on them.
 FOLDING = (
     Flag("--tokens", "tokens", "Accepted tokens to reach: 20M, 1.5M, 300k."),
@@ -137,6 +141,26 @@ FLAGS = (
         bool,
         key="allow_insecure",
         reads=lambda value: str(value).lower(),
+    ),
+    Flag(
+        "--tensor-parallel-size",
+        "provider_settings",
+        "GPUs that share each vLLM engine.",
+        key="tensor_parallel_size",
+    ),
+    Flag(
+        "--gpu-memory-utilization",
+        "provider_settings",
+        "Part of a GPU's memory that vLLM takes.",
+        key="gpu_memory_utilization",
+    ),
+    Flag("--max-model-len", "provider_settings", "Tokens of context that vLLM serves.", key="max_model_len"),
+    Flag(
+        "--engine",
+        "provider_settings",
+        "KEY=VALUE, any other argument of the vLLM engine; repeatable.",
+        list[str],
+        reads=engine,
     ),
     Flag(
         "--max-wait",
