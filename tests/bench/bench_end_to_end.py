@@ -43,7 +43,7 @@ from sdf.storage import RunDir
 from sdf.story import terms_of
 from sdf.worker import FLUSH_BYTES
 
-RECIPE, N_WORKERS = "constitution-corpus", 2
+RECIPE, N_WORKERS = "quickstart", 2
 SAMPLE_TOKENS = 1_000_000
 PAUSE = 0.2
 TICKS = os.sysconf("SC_CLK_TCK")

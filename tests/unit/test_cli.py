@@ -116,7 +116,7 @@ def test_one_model_per_role_and_those_of_the_file_stay(desk: Path) -> None:
     quickstart = (BUILTIN_DIR / "recipes" / "quickstart.yaml").read_text()
     (desk / "own.yaml").write_text(quickstart + "models: {rewrite: careful}\n")
     models = found("plan", "own.yaml", "--model", "big", "--angle-model", "small")["models"]
-    assert models == {"angle": "small", "write": "big", "rewrite": "careful"}
+    assert models == {"angle": "small", "write": "big", "rewrite": "careful", "judge": "big"}
 
 
 def test_constitution_and_genres_of_a_flag_are_relative_to_the_working_directory(desk: Path) -> None:
