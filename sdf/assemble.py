@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from sdf.decontaminate import CONTAMINATED
 from sdf.dedup import Index
 from sdf.records import Location, Receipt, Rejection
 
@@ -192,10 +193,14 @@ class Fold:
     def _rejection(self, receipt: Receipt) -> Rejection | None:
         if self.terms.keeps is not None and not self.terms.keeps(receipt):
             return Rejection(receipt.brief, receipt.genre, EXCLUDED)
-        if receipt.reason is not None and not (self.terms.exactly and receipt.n_tokens):
+        if receipt.reason is not None and not (self._takes_whatever(receipt) and receipt.n_tokens):
             return Rejection(receipt.brief, receipt.genre, receipt.reason)
         original = self._original(receipt)
         return None if original is None else Rejection(receipt.brief, receipt.genre, "duplicate", original)
+
+    def _takes_whatever(self, receipt: Receipt) -> bool:
+        """A matched arm holds what the other one does, but never a piece of an evaluation set."""
+        return self.terms.exactly and not (receipt.reason or "").startswith(CONTAMINATED)
 
     def _reject(self, tally: Tally, rejections: list[Rejection]) -> None:
         self.rejections += rejections

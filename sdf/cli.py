@@ -108,10 +108,18 @@ def engine(entries: Sequence[str]) -> dict[str, str]:
 FOLDING = (
     Flag("--tokens", "tokens", "Accepted tokens to reach: 20M, 1.5M, 300k."),
     Flag("--mix", "mix", "Shares of accepted tokens: a=4,b=2; or +a=2 to change one and keep the rest."),
+    Flag("--ablate", "ablate", "A rewriting step to leave out: what it rewrote stands; repeatable.", list[str]),
     Flag("--shard-tokens", "shard_tokens", "Tokens at which a shard is full."),
     Flag("--tokenizer", "tokenizer", "A tiktoken encoding, or a vocabulary file."),
     Flag("--dedup-threshold", "dedup_threshold", "Jaccard similarity from which a text is a duplicate.", float),
     Flag("--check-off", "checks_off", "A check to turn off; repeatable.", list[str]),
+    Flag(
+        "--decontaminate",
+        "decontaminate",
+        "An evaluation set that no text may overlap: Parquet, JSONL, JSON, CSV, text, or a directory; repeatable.",
+        list[str],
+        reads=directories,
+    ),
     Flag("--holdout", "holdout", "Part of the cells that goes to `validation`: 1% or 0.01.", reads=fraction),
 )
 FLAGS = (
@@ -310,13 +318,16 @@ Directory = Annotated[str, typer.Argument(metavar="DIR", help="The directory of 
 Out = Annotated[str, typer.Option("--out", help="Where the corpus goes; created if need be.")]
 
 
+Reuse = Annotated[list[str] | None, typer.Option(help="A corpus whose answers are used again; repeatable.")]
+
+
 @command(FLAGS)
-def plan(recipe: Recipe_, overrides: Overrides) -> Result:
+def plan(recipe: Recipe_, overrides: Overrides, reuse: Reuse = None) -> Result:
     """What would be made: genres, shares, documents, tokens. Free."""
     from sdf import api
     from sdf.report.text import plan_text
 
-    report = api.plan(recipe, **overrides)
+    report = api.plan(recipe, reuse=reuse or [], **overrides)
     return Result(report, plan_text(report))
 
 
@@ -325,7 +336,7 @@ def run(
     recipe: Recipe_,
     out: Out,
     overrides: Overrides,
-    reuse: Annotated[list[str] | None, typer.Option(help="A corpus whose answers are used again; repeatable.")] = None,
+    reuse: Reuse = None,
 ) -> Result:
     """Makes a corpus, or goes on with it; the same command again resumes."""
     from sdf import api

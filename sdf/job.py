@@ -7,8 +7,8 @@ nor the genre files are at hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,12 @@ from sdf import constitution as constitutions
 from sdf import genres as genre_files
 from sdf.bans import read_bans
 from sdf.constitution import Constitution
+from sdf.decontaminate import Evaluation, pin
 from sdf.errors import ConstitutionError, DamagedError, GenreError, RecipeError
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.names import LOCALES
-from sdf.recipe import ANY_GENRE, DECIDES, DROPPED_SAMPLING, UNSAID, Decides, Recipe
+from sdf.recipe import ANY_GENRE, DECIDES, DROPPED_SAMPLING, UNSAID, Decides, Recipe, load, place_of
 from sdf.records import Seat, canonical_json, digest
 from sdf.sources import fingerprint
 
@@ -33,6 +34,7 @@ class Job:
     constitution: Constitution
     genres: tuple[Genre, ...]
     bans: tuple[str, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
 
     @property
     def seats(self) -> tuple[Seat, ...]:
@@ -60,6 +62,11 @@ class Job:
         if self.bans:
             is_asked = any("bans" in genre.asks_with for genre in self.genres)
             found["bans"] = ("text" if is_asked else "corpus", digest(*self.bans)[:12])
+        if self.evaluations:
+            found["decontaminate"] = (
+                "corpus",
+                ", ".join(f"{each.name} {each.sha256[:12]}" for each in self.evaluations),
+            )
         return found
 
     @property
@@ -75,6 +82,7 @@ class Job:
             "constitution": {"source": self.constitution.source, "text": self.constitution.text},
             "genres": [genre_files.dump(genre) for genre in self.genres],
             "bans": list(self.bans),
+            "evaluations": [asdict(each) for each in self.evaluations],
         }
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -90,9 +98,41 @@ def job_of_snapshot(data: bytes, path: str) -> Job:
             constitutions.of_text(text["text"], text["source"]),
             tuple(genre_files.restore(each) for each in content["genres"]),
             tuple(content.get("bans", ())),
+            tuple(Evaluation(**each) for each in content.get("evaluations", ())),
         )
     except (ValueError, KeyError, TypeError, GenreError, ConstitutionError) as error:
         raise DamagedError(f"{path}: not a recipe as sdf writes it ({error}); restore the file from a copy") from None
+
+
+def load_job(name: str, overrides: Mapping[str, Any]) -> Job:
+    """The job of a recipe file with `overrides` laid over it; errors name the file and the line at fault."""
+    try:
+        return compile_job(load(name, overrides))
+    except RecipeError as error:
+        if not error.at:
+            raise
+        raise RecipeError(f"{place_of(name, overrides, error.at)}: {error}") from None
+
+
+def without(genres: Sequence[Genre], recipe: Recipe) -> list[Genre]:
+    """The genres without the rewrites that the recipe leaves out. RecipeError for a name that is none of theirs."""
+    for place, name in enumerate(recipe.ablate):
+        _check_ablated(genres, name, ("ablate", place))
+    return [genre_files.ablated(genre, recipe.ablate) for genre in genres]
+
+
+def _check_ablated(genres: Sequence[Genre], name: str, at: tuple[str | int, ...]) -> None:
+    steps = [(genre, step) for genre in genres for step in genre.steps]
+    rewrites = [step.name for _, step in steps if step.rewrites is not None]
+    if name in rewrites or any(name in genre.ablated for genre in genres):
+        return
+    nearest = near(name, dict.fromkeys(rewrites)) if rewrites else "; no step of the mix rewrites another"
+    found = next((f"{genre.path}:{step.line}" for genre, step in steps if step.name == name), None)
+    if found is None:
+        raise RecipeError(f"ablate: no step {name!r} in the genres of the mix{nearest}", at)
+    raise RecipeError(
+        f"ablate: {name!r} ({found}) rewrites no other step, so nothing could stand in its place{nearest}", at
+    )
 
 
 def compile_job(recipe: Recipe) -> Job:
@@ -103,14 +143,16 @@ def compile_job(recipe: Recipe) -> Job:
     known = genre_files.discover([Path(each) for each in recipe.genres_dir])
     for name in recipe.mix:
         if name not in known:
-            raise RecipeError(f"unknown genre {name!r} in the mix{near(name, known)}")
+            raise RecipeError(f"unknown genre {name!r} in the mix{near(name, known)}", ("mix", name))
     _check_sources(recipe, known)
     _check_allowed(recipe, known)
-    genres = tuple(_pinned(_with_path(known[name], recipe)) for name in recipe.mix)
+    genres = tuple(
+        _pinned(_with_path(genre, recipe)) for genre in without([known[name] for name in recipe.mix], recipe)
+    )
     for genre in genres:
         _check_locales(genre)
     bans = read_bans(recipe.bans) if recipe.bans is not None else ()
-    job = Job(recipe, constitutions.load(recipe.constitution), genres, bans)
+    job = Job(recipe, constitutions.load(recipe.constitution), genres, bans, pin(recipe.decontaminate))
     _check_models(job)
     return job
 
@@ -144,13 +186,14 @@ def _check_allowed(recipe: Recipe, known: Mapping[str, Genre]) -> None:
     kinds = {genre.opt_in for genre in known.values() if genre.opt_in is not None}
     for kind in recipe.allow:
         if kind not in kinds:
-            raise RecipeError(f"allow: no genre is opt_in: {kind!r}{near(kind, sorted(kinds))}")
+            raise RecipeError(f"allow: no genre is opt_in: {kind!r}{near(kind, sorted(kinds))}", ("allow",))
     for name in recipe.mix:
         kind = known[name].opt_in
         if kind is not None and kind not in recipe.allow:
             raise RecipeError(
                 f"genre {name!r} is in no mix unless asked for; say so with `allow: [{kind}]` in the recipe "
-                f"or --allow {kind}"
+                f"or --allow {kind}",
+                ("mix", name),
             )
 
 
@@ -158,9 +201,11 @@ def _check_sources(recipe: Recipe, known: Mapping[str, Genre]) -> None:
     reading = [name for name in recipe.mix if known[name].source is not None]
     for name in recipe.sources:
         if name == ANY_GENRE and not reading:
-            raise RecipeError("sources: no genre of the mix reads rows")
+            raise RecipeError("sources: no genre of the mix reads rows", ("sources", name))
         if name != ANY_GENRE and name not in reading:
-            raise RecipeError(f"sources: no genre {name!r} in the mix that reads rows{near(name, reading)}")
+            raise RecipeError(
+                f"sources: no genre {name!r} in the mix that reads rows{near(name, reading)}", ("sources", name)
+            )
 
 
 def _with_path(genre: Genre, recipe: Recipe) -> Genre:

@@ -102,12 +102,14 @@ class Recipe(BaseModel):
     maker: str = Field(min_length=1)
     worry: str = ""
     bans: str | None = None
+    decontaminate: tuple[str, ...] = ()
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
     model: str | None = None
     models: dict[Seat, str] = {}
 
     mix: dict[str, float] = Field(min_length=1)
+    ablate: tuple[str, ...] = ()
     checks_off: tuple[str, ...] = ()
     dedup_threshold: float = Field(default=0.8, gt=0, le=1)
     tokenizer: str = "o200k_base"
@@ -244,11 +246,11 @@ _WORK: Mapping[Seat, str] = {
 }
 
 # Fields that count only where a recipe says something by them; one that does not keeps the hash it had before them.
-UNSAID = ("worry",)
+UNSAID = ("worry", "ablate")
 
 # Text: another value asks models something else. Corpus: the same answers, folded otherwise, free. Run: neither.
 TEXT = ("seed", "assistant", "maker", "worry", "temperature", "top_p", "model", "models")
-CORPUS = ("mix", "checks_off", "dedup_threshold", "tokenizer", "shard_tokens", "holdout")
+CORPUS = ("mix", "ablate", "checks_off", "dedup_threshold", "tokenizer", "shard_tokens", "holdout")
 DECIDES: Mapping[str, Decides] = {
     name: "text" if name in TEXT else "corpus" if name in CORPUS else "run" for name in Recipe.model_fields
 }
@@ -267,6 +269,14 @@ def find(name: str) -> Path:
     if path.suffix in (".yaml", ".yml"):
         return path
     raise RecipeError(f"unknown recipe {name!r}{near(name, builtin)}; a YAML file is given by its path")
+
+
+def place_of(name: str, overrides: Mapping[str, Any], at: tuple[str | int, ...]) -> str:
+    """Where a recipe that was loaded says the field `at`: "FILE:LINE", or the command line."""
+    if overrides.get(str(at[0])) is not None:
+        return "on the command line"
+    path = find(name)
+    return f"{path}:{read(path.read_text(encoding='utf-8-sig'), 1).line(*at)}"
 
 
 def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
@@ -310,6 +320,8 @@ def _anchored(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         found["constitution"] = str(folder / found["constitution"])
     if isinstance(found.get("genres_dir"), list):
         found["genres_dir"] = [str(folder / str(each)) for each in found["genres_dir"]]
+    if isinstance(found.get("decontaminate"), list):
+        found["decontaminate"] = [str(folder / str(each)) for each in found["decontaminate"]]
     if isinstance(found.get("bans"), str):
         found["bans"] = str(folder / found["bans"])
     if isinstance(found.get("sources"), dict):

@@ -186,4 +186,4 @@ def facts_of(job: Job) -> Facts:
     """What the dataset card tells of a job."""
     models = {job.recipe.model_of(step.role) for genre in job.genres for step in genre.steps}
     about = {genre.key: genre.about for genre in job.genres}
-    return Facts(job.recipe.name, job.constitution.source, tuple(sorted(models)), about)
+    return Facts(job.recipe.name, job.constitution.source, tuple(sorted(models)), about, job.evaluations)

@@ -14,6 +14,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from sdf.decontaminate import Evaluation
 from sdf.manifest import CONFIGS, Manifest, Shard
 from sdf.shards.file import COLUMNS
 from sdf.storage import RunDir
@@ -38,6 +39,7 @@ class Facts:
     constitution: str
     models: tuple[str, ...]
     about: Mapping[str, str]
+    evaluations: tuple[Evaluation, ...] = ()
 
 
 def write_card(run_dir: RunDir, manifest: Manifest, facts: Facts) -> None:
@@ -49,6 +51,7 @@ def card(manifest: Manifest, facts: Facts) -> str:
     """The text of README.md: a pure function of its arguments."""
     head = yaml.safe_dump(_head(manifest, facts), sort_keys=False, allow_unicode=True, width=10_000)
     sections = [_title(manifest, facts), _contents(manifest), _genres(manifest, facts), _rejected(manifest)]
+    sections.append(_decontamination(manifest, facts))
     return f"---\n{head}---\n\n" + "\n\n".join([*filter(None, sections), _origin(manifest, facts)]) + "\n"
 
 
@@ -136,6 +139,30 @@ def _rejected(manifest: Manifest) -> str:
         return ""
     lines = ["## Rejected", "", "| reason | drafts |", "|---|--:|"]
     lines += [f"| {_text(reason)} | {n:,} |" for reason, n in sorted(manifest.rejected.items())]
+    return "\n".join(lines)
+
+
+def _decontamination(manifest: Manifest, facts: Facts) -> str:
+    if not facts.evaluations:
+        return ""
+    lines = [
+        "## Decontamination",
+        "",
+        "Every text was compared with these evaluation sets: runs of 13 words, whole texts of 8 to 12 words, and",
+        "near-duplicates of whole texts. What matched was dropped. Runs that the constitution holds too do not count;",
+        "texts of fewer than 8 words are too short to be looked for.",
+        "",
+        "| set | items | runs | too short | drafts matched and dropped | overlap left | sha256 |",
+        "|---|--:|--:|--:|--:|--:|---|",
+    ]
+    for each in facts.evaluations:
+        n_matched = manifest.rejected.get(each.reason, 0)
+        lines.append(
+            f"| {_text(each.name)} | {each.n_items:,} | {each.n_runs:,} | {each.n_short:,} | {n_matched:,} | 0 "
+            f"| {each.sha256[:12]} |"
+        )
+    if not any(manifest.rejected.get(each.reason) for each in facts.evaluations):
+        lines += ["", "0 overlap: no draft matched any of them."]
     return "\n".join(lines)
 
 

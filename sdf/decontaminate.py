@@ -1,0 +1,136 @@
+"""Does a text hold a piece of an evaluation set? By runs of thirteen words, and by near-duplicates of whole texts.
+
+A run in common is enough: thirteen words in a row are no accident. Runs that the constitution holds too are left out,
+since both quote it. Kept of a set are 8 bytes a run and 640 a text; the files are read once by each process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from sdf.dedup import Index, signatures
+from sdf.errors import SourceError
+from sdf.evaluations import fingerprint, items
+from sdf.words import Hashes, n_words, runs
+
+RUN_WORDS = 13
+# A shorter text is compared as one run; below this it is an answer like "Paris", which stands everywhere.
+FEWEST_WORDS = 8
+# A copy at Jaccard 0.75 is found with p > 0.99; 0.15 less is refused as no copy (dedup.SLACK).
+NEAR = 0.75
+
+# How a rejection begins whose text was found in a set; the set's name follows.
+CONTAMINATED = "contaminated"
+
+# Hashes gathered before they are merged: 16 MB.
+_MERGE = 1 << 21
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """A set as a job pins it. `n_short` texts have too few words to be found by words."""
+
+    name: str
+    path: str
+    sha256: str
+    n_items: int
+    n_runs: int
+    n_short: int
+
+    @property
+    def reason(self) -> str:
+        """Why a document is rejected that holds a piece of it."""
+        return f"{CONTAMINATED}: {self.name}"
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is kept of a set: runs by their length, ascending; whole texts as signatures."""
+
+    runs: dict[int, Hashes]
+    copies: Index
+    n_items: int
+    n_short: int
+
+
+def pin(paths: Sequence[str]) -> tuple[Evaluation, ...]:
+    """Reads every set whole, so that whatever is wrong with one is known now. SourceError names file and line."""
+    found: list[Evaluation] = []
+    for path in paths:
+        sha256 = fingerprint(path)
+        read = _read(path, sha256)
+        n_runs = sum(map(len, read.runs.values()))
+        found.append(
+            Evaluation(_name(path, [each.name for each in found]), path, sha256, read.n_items, n_runs, read.n_short)
+        )
+    return tuple(found)
+
+
+def _name(path: str, taken: Sequence[str]) -> str:
+    stem = Path(path).stem or "evaluation"
+    return next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, len(taken) + 3))) if name not in taken)
+
+
+class Decontaminator:
+    """The sets of a job. Reads them when it is built; SourceError when one is no longer what was pinned."""
+
+    def __init__(self, evaluations: Sequence[Evaluation], constitution: str) -> None:
+        # By the reason that a match gives.
+        self._sets: list[tuple[str, dict[int, Hashes], Index]] = []
+        for each in evaluations:
+            if fingerprint(each.path) != each.sha256:
+                raise SourceError(f"{each.path}: the evaluation set is not the one this job was made with; restore it")
+            read = _read(each.path, each.sha256)
+            own = {n: np.setdiff1d(hashes, runs(constitution, n)) for n, hashes in read.runs.items()}
+            self._sets.append((each.reason, own, read.copies))
+        self._lengths = sorted({n for _, own, _ in self._sets for n in own}, reverse=True)
+
+    def reason(self, texts: Sequence[str]) -> str | None:
+        """Why a document of these texts (its turns, or the one it is) is rejected: the first set that it holds."""
+        if not self._sets:
+            return None
+        hashes = {n: np.concatenate([runs(text, n) for text in texts]) for n in self._lengths}
+        rows = signatures([text for text in texts if n_words(text) >= FEWEST_WORDS])
+        for reason, own, copies in self._sets:
+            if any(_shares(own[n], hashes[n]) for n in own) or any(copies.candidates(row) for row in rows):
+                return reason
+        return None
+
+
+def _shares(known: Hashes, found: Hashes) -> bool:
+    if not len(known) or not len(found):
+        return False
+    return bool(np.any(known[known.searchsorted(found).clip(max=len(known) - 1)] == found))
+
+
+@lru_cache(maxsize=8)
+def _read(path: str, sha256: str) -> _Read:  # noqa: ARG001  part of the key
+    """`sha256` stands for what the files hold: a file that changed is read again."""
+    gathered: dict[int, list[Hashes]] = {}
+    copies = Index(NEAR)
+    n_items = n_short = n_copies = n_gathered = 0
+    for texts in items(path):
+        n_items += 1
+        for text in texts:
+            length = n_words(text)
+            if length < FEWEST_WORDS:
+                n_short += 1
+                continue
+            n = min(length, RUN_WORDS)
+            gathered.setdefault(n, []).append(runs(text, n))
+            n_gathered += length
+            copies.add(n_copies, signatures([text])[0])
+            n_copies += 1
+        if n_gathered > _MERGE:
+            gathered = {n: [_merged(parts)] for n, parts in gathered.items()}
+            n_gathered = 0
+    return _Read({n: _merged(parts) for n, parts in gathered.items()}, copies, n_items, n_short)
+
+
+def _merged(parts: Iterable[Hashes]) -> Hashes:
+    return np.unique(np.concatenate(list(parts)))
