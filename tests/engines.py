@@ -24,7 +24,7 @@ from sdf.providers.engine_process import MARK
 
 # Loading takes half a minute alone on two cores; the machine may be shared.
 PATIENCE = 240.0
-N_CONTEXT = 2_048
+N_CONTEXT = 4_096
 
 # Tags that a genre asks for, which the model then writes as one token.
 TAGS = ("<document>", "<angles>", "<score>", "<facts>")

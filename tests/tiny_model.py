@@ -4,7 +4,7 @@
 
 Its weights are random but for one direction, which gives every token the share that it has in the text the tokenizer
 was trained on. So it writes nonsense in ordinary words, and ends after about `n_tokens` of them. `often` are texts that
-become single tokens and turn up every dozen words or so: the tags that a genre asks for, say.
+become single tokens and turn up every dozen words or so, as ends of lines do: the tags that a genre asks for, say.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ END, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 N_POSITIONS = 4_096
 # Logits of unit spread on top of the shares: the text depends on what stands before it, and on the seed.
 SPREAD = 1.0
+# The end of a line, as the tokenizer spells it.
+NEWLINE = "\u010a"
 # How far the constant direction rises above the others.
 LEVEL = 8.0
 
@@ -85,7 +87,7 @@ def _shares(tokenizer: Any, text: str, n_tokens: int, often: Sequence[str]) -> t
     """The share of each token in what the model writes: as in the text, but for the end and what is wanted often."""
     ids = torch.tensor(tokenizer(text)["input_ids"])
     shares = torch.bincount(ids, minlength=len(tokenizer)).float() / len(ids)
-    for token in often:
+    for token in (NEWLINE, *often):
         shares[tokenizer.convert_tokens_to_ids(token)] = 1 / 12
     shares[tokenizer.convert_tokens_to_ids(END_OF_TURN)] = 1 / n_tokens
     return shares / shares.sum()

@@ -113,7 +113,7 @@ def _value(name: str, text: str, kinds: Sequence[Any]) -> Any:
             with contextlib.suppress(ValueError, KeyError):
                 return read(kind, text)
     wanted = dict.fromkeys(shown(kind) for fits, _, shown in _READERS for kind in filter(fits, kinds))
-    raise RecipeError(f"provider {NAME}: --engine {name} is {text!r}; write {', or '.join(wanted)}")
+    raise RecipeError(f"provider {NAME}: {name} is {text!r}; write {', or '.join(wanted)}")
 
 
 def _is(*known: Any) -> Callable[[Any], bool]:

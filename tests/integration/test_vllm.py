@@ -6,6 +6,7 @@ What the model says is noise; that it comes, is held to its form, counted, kept 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections import Counter
@@ -103,6 +104,14 @@ def request(model: Path, number: int, wants: Wants, **fields: Any) -> Request:
     return Request(**settings | fields)
 
 
+MISFITS: tuple[tuple[dict[str, str], str], ...] = (
+    ({"max_model_len": "999999"}, "max_model_len"),
+    ({"engine.max_num_seq": "8"}, "no argument 'max_num_seq'.*max_num_seqs"),
+    ({"engine.max_num_seqs": "many"}, "a whole number"),
+    ({"engine.dtype": "float31"}, "auto, half, float16"),
+    ({"engine.max_num_batched_tokens": "64", "engine.max_num_seqs": "128"}, "max_num_batched_tokens"),
+)
+
 SCHEMA = '{"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": false}'
 
 
@@ -115,18 +124,28 @@ def test_an_engine_in_this_process(model: Path) -> None:
         provider = make("vllm", engines.ARGUMENTS | {"stall_timeout": "2", "tool_parser": "hermes"})
         try:
             assert (await provider.served(str(model))).n_context == engines.N_CONTEXT
+            await _check_misfits(model)
             await _check_text(provider, model)
             await _check_forms(provider, model)
-            with pytest.raises(RequestRejected, match=r"a prompt of \d+ tokens, and the context .* holds 2048"):
+            with pytest.raises(RequestRejected, match=r"a prompt of \d+ tokens, and the context .* holds 4096"):
                 await provider.answer(request(model, 1, Wants("text"), prefix=Prefix.of("word " * 9_000)))
             with pytest.raises(RecipeError, match=r"serves .* not another"):
-                await provider.answer(request(model, 1, Wants("text"), model="another"))
+                await provider.answer(request(Path("another"), 1, Wants("text")))
             await _check_hang(provider, model)
         finally:
             await provider.close()
         assert not engines.engine_processes(os.getpid())
 
     asyncio.run(asked())
+    # vLLM leaves a context of its sockets to the collector, which warns: here, where that is let pass.
+    gc.collect()
+
+
+async def _check_misfits(model: Path) -> None:
+    """Arguments that contradict each other or the model are found before an engine is built."""
+    for settings, words in MISFITS:
+        with pytest.raises(RecipeError, match=words):
+            await make("vllm", {"engine.enforce_eager": "true", **settings}).served(str(model))
 
 
 async def _check_text(provider: Any, model: Path) -> None:
@@ -177,7 +196,7 @@ async def _check_hang(provider: Any, model: Path) -> None:
     for outcome in await asyncio.gather(*asking, return_exceptions=True):
         assert isinstance(outcome, EngineDead)
         assert "no token for 2 s while 4 requests ran" in str(outcome)
-    assert not any(engines.is_alive(pid) for pid in pids)
+    engines.until(lambda: not any(engines.is_alive(pid) for pid in pids))
     with pytest.raises(EngineDead):
         await provider.answer(request(model, 1, Wants("text")))
 
@@ -192,27 +211,11 @@ def test_every_form_in_a_run_of_one_process(model: Path, tmp_path: Path) -> None
     ]
 
 
-def refusal(source: str, out: Path, **flags: Any) -> str:
-    process = Process(source, out, **flags)
-    assert process.wait(engines.PATIENCE) == 2, process.said
-    assert "Traceback" not in process.said
-    assert not list(out.glob("ledger/*/*.parquet"))
-    return process.said
-
-
-def test_contradictory_arguments_end_before_any_work(model: Path, tmp_path: Path) -> None:
-    for name, settings, words in (
-        ("context", {"max_model_len": "999999"}, "max_model_len"),
-        ("name", {"engine.max_num_seq": "8"}, "did you mean 'max_num_seqs'"),
-        ("type", {"engine.max_num_seqs": "many"}, "whole number"),
-        ("both", {"engine.max_model_len": "1024"}, "given twice"),
-        ("size", {"engine.max_num_batched_tokens": "64", "engine.max_num_seqs": "128"}, "max_num_batched_tokens"),
-    ):
-        source = engines.recipe(tmp_path / name, {"memo": engines.MEMO}, **engines.own_engine(model, **settings))
-        said = refusal(source, tmp_path / name / "out")
-        assert words in said, said
-
-
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
+    """Before any work, in a sentence."""
     source = engines.recipe(tmp_path, {"memo": engines.MEMO}, **engines.own_engine(tmp_path / "nowhere"))
-    assert "no engine for" in refusal(source, tmp_path / "out")
+    process = Process(source, tmp_path / "out")
+    assert process.wait(engines.PATIENCE) == 2, process.said
+    assert "no engine for" in process.said
+    assert "Traceback" not in process.said
+    assert not list(tmp_path.glob("out/ledger/*/*.parquet"))
