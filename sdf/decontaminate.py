@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sdf.dedup import Index, signatures
+from sdf.dedup import Index, Words32, signatures
 from sdf.errors import SourceError
 from sdf.evaluations import fingerprint, items
-from sdf.words import Hashes, n_words, runs
+from sdf.words import Hashes, encoded_words, n_words, runs, runs_within
 
 RUN_WORDS = 13
 # A shorter text is compared as one run; below this it is an answer like "Paris", which stands everywhere.
@@ -27,8 +27,8 @@ NEAR = 0.75
 # How a rejection begins whose text was found in a set; the set's name follows.
 CONTAMINATED = "contaminated"
 
-# Hashes gathered before they are merged: 16 MB.
-_MERGE = 1 << 21
+# Words gathered before they are hashed and merged: some 20 MB.
+_MERGE = 1 << 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +90,18 @@ class Decontaminator:
             self._sets.append((each.reason, own, read.copies))
         self._lengths = sorted({n for _, own, _ in self._sets for n in own}, reverse=True)
 
-    def reason(self, texts: Sequence[str]) -> str | None:
-        """Why a document of these texts (its turns, or the one it is) is rejected: the first set that it holds."""
+    def reason(self, texts: Sequence[str], signature: Words32 | None = None) -> str | None:
+        """Why a document of these texts (its turns, or the one it is) is rejected: the first set that it holds.
+
+        `signature` is that of the one text, where it is known already.
+        """
         if not self._sets:
             return None
         hashes = {n: np.concatenate([runs(text, n) for text in texts]) for n in self._lengths}
-        rows = signatures([text for text in texts if n_words(text) >= FEWEST_WORDS])
+        if signature is None:
+            rows = signatures([text for text in texts if n_words(text) >= RUN_WORDS])
+        else:
+            rows = signature.reshape(1, -1)
         for reason, own, copies in self._sets:
             if any(_shares(own[n], hashes[n]) for n in own) or any(copies.candidates(row) for row in rows):
                 return reason
@@ -111,26 +117,43 @@ def _shares(known: Hashes, found: Hashes) -> bool:
 @lru_cache(maxsize=8)
 def _read(path: str, sha256: str) -> _Read:  # noqa: ARG001  part of the key
     """`sha256` stands for what the files hold: a file that changed is read again."""
-    gathered: dict[int, list[Hashes]] = {}
-    copies = Index(NEAR)
-    n_items = n_short = n_copies = n_gathered = 0
+    reading = _Reading()
     for texts in items(path):
-        n_items += 1
+        reading.add(texts)
+    return reading.end()
+
+
+class _Reading:
+    """A set while it is read: texts are hashed together, since most are short."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, list[list[bytes]]] = {}
+        self._merged: dict[int, Hashes] = {}
+        self._copies = Index(NEAR)
+        self._n_waiting = self._n_items = self._n_short = self._n_copies = 0
+
+    def add(self, texts: Iterable[str]) -> None:
+        self._n_items += 1
         for text in texts:
-            length = n_words(text)
-            if length < FEWEST_WORDS:
-                n_short += 1
+            words = encoded_words(text)
+            if len(words) < FEWEST_WORDS:
+                self._n_short += 1
                 continue
-            n = min(length, RUN_WORDS)
-            gathered.setdefault(n, []).append(runs(text, n))
-            n_gathered += length
-            copies.add(n_copies, signatures([text])[0])
-            n_copies += 1
-        if n_gathered > _MERGE:
-            gathered = {n: [_merged(parts)] for n, parts in gathered.items()}
-            n_gathered = 0
-    return _Read({n: _merged(parts) for n, parts in gathered.items()}, copies, n_items, n_short)
+            self._waiting.setdefault(min(len(words), RUN_WORDS), []).append(words)
+            self._n_waiting += len(words)
+            if len(words) >= RUN_WORDS:
+                self._copies.add(self._n_copies, signatures([text])[0])
+                self._n_copies += 1
+        if self._n_waiting > _MERGE:
+            self._merge()
 
+    def _merge(self) -> None:
+        for n, texts in self._waiting.items():
+            known = self._merged.get(n, np.empty(0, np.uint64))
+            self._merged[n] = np.unique(np.concatenate([known, runs_within(texts, n)]))
+        self._waiting.clear()
+        self._n_waiting = 0
 
-def _merged(parts: Iterable[Hashes]) -> Hashes:
-    return np.unique(np.concatenate(list(parts)))
+    def end(self) -> _Read:
+        self._merge()
+        return _Read(self._merged, self._copies, self._n_items, self._n_short)

@@ -16,7 +16,7 @@ from sdf.answers import value
 from sdf.checks import Checks, Subject, asked_language, forbidden_by, language_of, reject_reason
 from sdf.columns import Columns, Draft, emit
 from sdf.decontaminate import Decontaminator
-from sdf.dedup import signatures
+from sdf.dedup import Words32, signatures
 from sdf.errors import GenreError
 from sdf.genres import Genre, Step
 from sdf.genres.model import TEMPLATE
@@ -120,14 +120,17 @@ class Meter:
         return [
             Measures(self.basis(draft.brief.genre), 0, UNPACKED, b"")
             if each is None
-            else Measures(
-                self.basis(draft.brief.genre),
-                next(counts),
-                self._verdict(each, draft),
-                b"" if each.compared is None else next(signed).astype("<u4").tobytes(),
-            )
+            else self._measures(draft, each, next(counts), None if each.compared is None else next(signed))
             for draft, each in zip(drafts, packed, strict=True)
         ]
+
+    def _measures(self, draft: Draft, packed: _Packed, n_tokens: int, signature: Words32 | None) -> Measures:
+        reason = self._verdict(packed, draft)
+        if reason is None and self._job.evaluations:
+            texts = all_texts(packed.genre, packed.columns)
+            reason = self._decontaminator.reason(texts, signature if texts == [packed.compared] else None)
+        signed = b"" if signature is None else signature.astype("<u4").tobytes()
+        return Measures(self.basis(draft.brief.genre), n_tokens, reason, signed)
 
     def _packed(self, draft: Draft) -> _Packed | None:
         """None where a template cannot be filled in with what the models answered."""
@@ -148,8 +151,7 @@ class Meter:
             language_asked(draft.brief, self._languages[genre.key]),
             scores_of(genre, draft.values),
         )
-        reason = reject_reason(subject, self._checks[genre.key])
-        return reason or self._decontaminator.reason(all_texts(genre, packed.columns))
+        return reject_reason(subject, self._checks[genre.key])
 
     @cached_property
     def _decontaminator(self) -> Decontaminator:

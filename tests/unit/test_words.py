@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdf.words import encoded_words, n_words, runs, words
+from sdf.words import encoded_words, n_words, runs, runs_within, words
 
 PINNED = ["0x329308e7f28e826c", "0xc7864debf147aca7"]
 
@@ -49,3 +49,9 @@ def test_a_lone_surrogate_is_a_word_apart() -> None:
 def test_runs_are_pinned() -> None:
     """A corpus is found clean or not alike on every machine."""
     assert [hex(each) for each in runs("the lamp went out", 3).tolist()] == PINNED
+
+
+def test_runs_within_texts_are_those_of_each_and_of_none_across() -> None:
+    texts = ["the lamp went out", "", "at nine", "in the house of the keeper"]
+    together = runs_within([encoded_words(text) for text in texts], 3).tolist()
+    assert together == [run for text in texts for run in runs(text, 3).tolist()]
