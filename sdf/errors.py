@@ -41,7 +41,11 @@ class UsageError(SdfError):
 
 
 class RecipeError(UsageError):
-    pass
+    """`at` is the place of the fault within the recipe, as keys and indices; () when it is named already, or none."""
+
+    def __init__(self, message: str, at: tuple[str | int, ...] = ()) -> None:
+        super().__init__(message)
+        self.at = at
 
 
 class GenreError(UsageError):
@@ -105,14 +109,19 @@ class RequestRejected(ProviderError):
 
 
 class Unavailable(ProviderError):
-    pass
+    """`maybe_billed`: nobody can say whether the request was answered, and so billed, all the same."""
+
+    def __init__(self, message: str, *, maybe_billed: bool = True) -> None:
+        super().__init__(message)
+        self.maybe_billed = maybe_billed
 
 
 class RateLimited(Unavailable):
     """`retry_after` is in seconds; None when the server named no wait."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message, retry_after)
+        super().__init__(message, maybe_billed=False)
+        self.args = (message, retry_after)
         self.retry_after = retry_after
 
     def __str__(self) -> str:

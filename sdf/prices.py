@@ -158,6 +158,9 @@ class Tariff(NamedTuple):
         return self.price.worst(n_prompt, n_output, cache_ttl=self.cache_ttl, batch=self.batch)
 
 
+UNKNOWN = Tariff(None, "5m", batch=False)
+
+
 def tariff(prices: Prices, provider: str, settings: Mapping[str, str], model: str) -> Tariff:
     billed = BILLED[provider]
     ttl: Ttl = "1h" if settings.get("cache_ttl", billed.cache_ttl) == "1h" else "5m"

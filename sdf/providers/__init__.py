@@ -10,6 +10,7 @@ import importlib
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from sdf.allowance import Told
 from sdf.errors import RecipeError
 from sdf.frontmatter import near
 from sdf.providers.batch_log import BatchLog
@@ -28,6 +29,11 @@ PROVIDERS: Mapping[str, str] = {
 
 class Provider(Protocol):
     """Answers many requests at once; safe to share between the coroutines of one event loop."""
+
+    @property
+    def told(self) -> Mapping[str, Told]:
+        """What the server last said of its rate limits, by model; nothing where it says nothing."""
+        ...
 
     async def answer(self, request: Request) -> Answer:
         """The model's answer. Raises a `ProviderError`: RequestRejected, Unavailable, RateLimited, Unauthorized."""

@@ -20,6 +20,7 @@ from urllib.parse import quote
 import anthropic
 import httpx2
 
+from sdf.allowance import Told
 from sdf.errors import NotServed, ProviderError, RecipeError, Unavailable
 from sdf.providers.endpoints import (
     CONNECT_SECONDS,
@@ -33,6 +34,7 @@ from sdf.providers.endpoints import (
     seconds,
     truth,
 )
+from sdf.providers.pace import told_by_anthropic
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
 from sdf.providers.served import Served, served
 from sdf.records import Answer, FinishReason, Request, Usage, canonical_json
@@ -154,6 +156,7 @@ class Anthropic:
         self._key = key
         self._turns = Turns(TTLS[given["cache_ttl"]])
         self._warned: set[str] = set()
+        self.told: dict[str, Told] = {}
         self._opened: anthropic.AsyncAnthropic | None = None
 
     async def answer(self, request: Request) -> Answer:
@@ -223,10 +226,12 @@ class Anthropic:
             # RuntimeError: nested too deeply, or the events of a stream out of order.
             return Unavailable(f"{NAME}: a reply that breaks off or is no JSON; check base_url if it stays so")
         except (anthropic.AnthropicError, httpx2.HTTPError) as error:
-            return Unavailable(f"{NAME}: {_root(error)} on the way to {self._base_url}")
+            text = f"{NAME}: {_root(error)} on the way to {self._base_url}"
+            return Unavailable(text, maybe_billed=not _never_connected(error))
 
     async def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
         raw = await self.client().messages.with_raw_response.create(**body)
+        self._listen(body["model"], raw.http_response.headers)
         return as_object(json.loads(raw.http_response.content))
 
     async def got(self, path: str) -> dict[str, Any]:
@@ -235,12 +240,18 @@ class Anthropic:
 
     async def _streamed(self, body: dict[str, Any], begun: Callable[[], None]) -> dict[str, Any]:
         async with self.client().messages.stream(**body) as stream:
+            self._listen(body["model"], stream.response.headers)
             has_ended = False
             async for event in stream:
                 begun()
                 has_ended = event.type == "message_stop"
             # The SDK gives the message of a stream that broke off as if it were whole.
             return (await stream.get_final_message()).to_dict(mode="json") if has_ended else {}
+
+    def _listen(self, model: str, headers: Mapping[str, str]) -> None:
+        told = told_by_anthropic(headers)
+        if told is not None:
+            self.told[model] = told
 
     def _status_failure(self, error: anthropic.APIStatusError) -> ProviderError:
         code = error.error_code or error.type or ""
@@ -340,6 +351,12 @@ def _detail(reason: str, details: Any) -> str | None:
         category = as_object(details).get("category")
         return str(category) if category else None
     return reason if reason not in STOP_REASONS or reason == "model_context_window_exceeded" else None
+
+
+def _never_connected(error: BaseException) -> bool:
+    """Whether no connection was made, so that nothing was sent."""
+    is_so = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+    return is_so or (error.__cause__ is not None and _never_connected(error.__cause__))
 
 
 def _root(error: BaseException) -> str:

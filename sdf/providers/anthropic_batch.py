@@ -34,6 +34,7 @@ from sdf.failpoints import reach
 from sdf.providers import anthropic as online
 from sdf.providers.batch_log import BatchLog, Sent
 from sdf.providers.endpoints import checked, said, seconds, whole
+from sdf.providers.pace import SILENT
 from sdf.providers.replies import as_object, counts
 from sdf.providers.served import Served
 from sdf.records import Answer, Request
@@ -97,6 +98,8 @@ class _Collection:
 
 class AnthropicBatch:
     """Answers by Message Batches. Build it where it is used; `batches` keeps the records of the run's directory."""
+
+    told = SILENT
 
     def __init__(self, settings: Mapping[str, str], batches: BatchLog | None = None) -> None:
         given = checked(NAME, settings, SETTINGS)

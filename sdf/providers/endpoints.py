@@ -34,6 +34,8 @@ CONNECT_SECONDS = 10.0
 FATAL = frozenset({401, 402, 403, 404, 405, 407})
 # Trouble that passes. 409 is a lock that timed out, 425 a replay that came too early.
 PASSING = frozenset({408, 409, 425, 499})
+# Said by a gateway that waited no longer: the server behind it may have answered, and billed.
+GAVE_UP_WAITING = frozenset({499, 504, 524})
 # Said with a status that otherwise passes, or blames the request: these wait for a person.
 FATAL_CODES = frozenset(
     {
@@ -253,5 +255,5 @@ def failure(provider: str, status: int, code: str, message: str, wait: float | N
     if status == 429:
         return RateLimited(text, wait)
     if status in PASSING or status >= 500 or status < 400:
-        return Unavailable(text)
+        return Unavailable(text, maybe_billed=status < 400 or status in GAVE_UP_WAITING)
     return RequestRejected(text)

@@ -2,7 +2,8 @@
 
 Every provider raises at the first failure; here alone is it decided what happens next. A request that fails
 by shared trouble waits without a permit and goes again, for as long as it takes: only its own fault settles
-it. The trade-off: a rate limit pauses every request of this governor, not just the one that met it, since
+it. An attempt is paid for from the worker's purse, and goes no faster than the driver's share of the lane allows.
+The trade-off: a rate limit pauses every request of this governor, not just the one that met it, since
 sending more into a limit only prolongs it.
 """
 
@@ -14,9 +15,15 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NoReturn
 
-from sdf.errors import CircuitOpen, RateLimited, RequestRejected, SdfError, Unauthorized, Unavailable
+from sdf.allowance import LaneReport, LaneShare, Told
+from sdf.budget import Purse, Till
+from sdf.errors import CircuitOpen, ProviderError, RateLimited, RequestRejected, SdfError, Unauthorized, Unavailable
+from sdf.prices import UNKNOWN
 from sdf.providers import Provider
+from sdf.providers.crowd import LOOK, N_REJECTED, Crowd
+from sdf.providers.pace import Pace
 from sdf.records import Answer, Request, stream
 
 # Seconds: the first wait, doubled at each failure up to the longest, which also caps what a server may ask for.
@@ -30,8 +37,6 @@ CHANCE = 1e-9
 N_REMEMBERED = 200
 # Seconds, of the event loop's own clock, after which a request that has not ended counts as lost.
 TIMEOUT = 600.0
-# Requests rejected with none answered, after which the fault is taken for the recipe's or the server's.
-N_REJECTED = 16
 # Seconds without any success, while requests fail, after which the provider counts as dead.
 # Longer than an answer may take: a provider that is busy with long answers is not dead.
 PATIENCE = 900.0
@@ -50,7 +55,8 @@ class Governor:
     """Sends requests through `provider`, at most `max_in_flight` at once and fewer while it limits the rate.
 
     `clock` returns seconds and never goes back; `sleep` waits for as many. A request unanswered for `timeout`
-    seconds is abandoned and sent again (None: never). One governor serves one event loop.
+    seconds is abandoned and sent again (None: never). `till` pays, and `crowd` counts the requests of all lanes of
+    the worker. One governor serves one event loop.
     """
 
     def __init__(
@@ -62,8 +68,14 @@ class Governor:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         patience: float = PATIENCE,
         timeout: float | None = TIMEOUT,
+        till: Till | None = None,
+        crowd: Crowd | None = None,
     ) -> None:
         self._provider, self._clock, self._sleep = provider, clock, sleep
+        self._till = till or Till(Purse(), UNKNOWN)
+        self._crowd = crowd or Crowd()
+        self._pace = Pace()
+        self._permits, self._turn, self._limited_at = max_in_flight, 0, -1
         self._patience, self._timeout = patience, timeout
         self._ceiling = max_in_flight
         self._limit = float(max_in_flight)
@@ -73,7 +85,7 @@ class Governor:
         self._failing_since: float | None = None
         # A prior of one healthy call: with no evidence, four failures are enough.
         self._n_first, self._n_first_failed = 1.0, 0.01
-        self._permits: deque[asyncio.Future[None]] = deque()
+        self._queue: deque[asyncio.Future[None]] = deque()
         self._naps: set[asyncio.Future[None]] = set()
         self._broken: SdfError | None = None
 
@@ -84,21 +96,35 @@ class Governor:
 
     @property
     def limit(self) -> int:
-        """Permits there are now: halved once by a burst of rate limits, raised by one per `limit` successes."""
-        return int(self._limit)
+        """Permits there are now: halved once by a burst of rate limits, raised by one per `limit` successes, and never
+        more than the share that the driver gives."""
+        return min(int(self._limit), self._permits)
+
+    def follow(self, share: LaneShare) -> None:
+        """The driver's share of the lane, from now on."""
+        self._permits, self._turn = share.permits, share.turn
+        self._pace.follow(share.limits, self._clock())
+        self._admit()
+
+    def report(self, told: Told | None) -> LaneReport:
+        """What the driver shares the lane out by; `told` is the server's last word on its limits."""
+        waiting = self._n_unsettled - self._in_flight
+        return LaneReport(self._in_flight, waiting, self._n_successes, self._limited_at, told)
 
     async def answer(self, request: Request) -> Answer:
         """The answer, however long shared trouble lasts.
 
         Raises RequestRejected for this request's own fault, Unauthorized at once and for everyone, and CircuitOpen
         once requests have failed for `patience` seconds without a success, or when the first N_REJECTED were all
-        rejected. Cancelling it gives its permit back.
+        rejected; Stopped when the purse is closed before it was sent. Cancelling it gives its permit back.
         """
         self._n_unsettled += 1
+        self._crowd.n_unsettled += 1
         try:
             return await self._until_settled(request)
         finally:
             self._n_unsettled -= 1
+            self._crowd.n_unsettled -= 1
             # While nothing is asked, no silence is the provider's.
             if not self._n_unsettled:
                 self._failing_since = None
@@ -108,12 +134,14 @@ class Governor:
 
     async def _until_settled(self, request: Request) -> Answer:
         trials = _Trials()
+        rejection, wait = None, 0.0
         while True:
-            await self._permit()
-            n_cuts = self._n_cuts
+            worst = await self._permit(request)
+            n_cuts, turn = self._n_cuts, self._turn
             try:
-                answer = await self._send(request)
+                answer = await self._paid(request, worst)
             except RateLimited as error:
+                self._limited_at = max(self._limited_at, turn)
                 self._slow_down(error, n_cuts, trials, request)
                 wait = 0.0
             except Unavailable as error:
@@ -123,26 +151,42 @@ class Governor:
                 raise
             except RequestRejected as error:
                 self._failing_since = None
-                self._rejected(error)
-                raise
+                rejection = error
             else:
                 self._succeeded(trials)
                 return answer
             finally:
                 self._release()
+            if rejection is not None:
+                await self._hold(rejection)
+                raise rejection
             await self._nap(wait)
 
     # --- what an outcome changes ---
 
-    def _rejected(self, error: RequestRejected) -> None:
-        """A fault of every request is not a fault of each: it would settle a whole corpus as failed."""
+    async def _hold(self, error: RequestRejected) -> None:
+        """Returns once it is clear that the rejection is the request's own fault; else raises CircuitOpen."""
         self._n_rejected += 1
-        if not self._n_successes and self._n_rejected >= N_REJECTED:
-            message = (
-                f"all {self._n_rejected} requests so far were rejected, the last with: {error}; nothing else is sent"
-            )
-            self._break(CircuitOpen(message))
-            raise CircuitOpen(message) from None
+        self._crowd.n_held += 1
+        try:
+            while not self._n_successes:
+                if self._n_rejected >= N_REJECTED:
+                    self._all_rejected(error)
+                await self._nap(LOOK)
+                if self._crowd.is_all_held and not self._n_successes:
+                    if self._crowd.has_answered:
+                        return
+                    self._all_rejected(error)
+        finally:
+            self._crowd.n_held -= 1
+
+    def _all_rejected(self, error: RequestRejected) -> NoReturn:
+        opened = CircuitOpen(
+            f"all {self._n_rejected} requests so far were rejected, the last with: {error}; nothing else is sent, and "
+            "nothing is settled by it"
+        )
+        self._break(opened)
+        raise opened from None
 
     def _succeeded(self, trials: _Trials) -> None:
         self._n_successes += 1
@@ -211,8 +255,8 @@ class Governor:
         self._broken = self._broken or error
         for nap in self._naps:
             nap.cancel()
-        while self._permits:
-            permit = self._permits.popleft()
+        while self._queue:
+            permit = self._queue.popleft()
             if not permit.done():
                 permit.set_exception(_again(self._broken))
 
@@ -222,19 +266,28 @@ class Governor:
 
     # --- permits and waiting ---
 
-    async def _permit(self) -> None:
-        """Returns with a permit, and never during a pause; while it waits it holds none."""
+    async def _permit(self, request: Request) -> float:
+        """Returns with a permit and the dollars for one attempt, never during a pause, nor before the pace allows it;
+        while a pause lasts it holds neither."""
         while True:
             await self._nap(self._resume_at - self._clock())
             await self._take()
-            if self._resume_at <= self._clock():
-                return
+            try:
+                await self._nap(self._pace.wait(self._clock()))
+                worst = await self._till.reserve(request)
+            except BaseException:
+                self._release()
+                raise
+            if self._broken is None and self._resume_at <= self._clock() and not self._pace.wait(self._clock()):
+                self._pace.sent()
+                return worst
+            self._till.refused(worst)
             self._release()
 
     async def _take(self) -> None:
         """A permit, first come, first served."""
         permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._permits.append(permit)
+        self._queue.append(permit)
         self._admit()
         try:
             await permit
@@ -248,8 +301,8 @@ class Governor:
         self._admit()
 
     def _admit(self) -> None:
-        while self._permits and self._in_flight < self.limit:
-            permit = self._permits.popleft()
+        while self._queue and self._in_flight < self.limit:
+            permit = self._queue.popleft()
             if not permit.done():
                 self._in_flight += 1
                 permit.set_result(None)
@@ -268,6 +321,24 @@ class Governor:
             nap.cancel()
         self._check_broken()
         nap.result()
+
+    async def _paid(self, request: Request, worst: float) -> Answer:
+        """Sends the request, and settles what lies aside for it by what became of it."""
+        is_lost = True
+        try:
+            answer = await self._send(request)
+            is_lost = False
+        except ProviderError as error:
+            is_lost = isinstance(error, Unavailable) and error.maybe_billed
+            if not is_lost:
+                self._till.refused(worst)
+            raise
+        finally:
+            if is_lost:
+                self._till.lost(worst)
+        self._till.paid(request, worst, answer.usage)
+        self._pace.answered(answer.usage)
+        return answer
 
     async def _send(self, request: Request) -> Answer:
         sending = asyncio.ensure_future(self._provider.answer(request))

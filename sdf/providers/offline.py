@@ -19,6 +19,7 @@ from sdf.errors import RateLimited, RecipeError, Unavailable
 from sdf.frontmatter import near
 from sdf.providers.offline_prompt import writer_for
 from sdf.providers.offline_shapes import SHAPES, tool_call, unusable
+from sdf.providers.pace import SILENT
 from sdf.providers.served import Served
 from sdf.records import Answer, FinishReason, Request, Usage, stream
 
@@ -89,6 +90,8 @@ _PARSERS: Mapping[str, Callable[[str, str], Any]] = {"float": _float, "int": _in
 
 class Offline:
     """Answers from the grammar. Every call yields to the event loop at least once."""
+
+    told = SILENT
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         self.settings = Settings.of(settings)

@@ -20,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from sdf.allowance import Told
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, Unauthorized, Unavailable
 from sdf.providers.endpoints import (
     CONNECT_SECONDS,
@@ -32,6 +33,7 @@ from sdf.providers.endpoints import (
     seconds,
     truth,
 )
+from sdf.providers.pace import told_by_openai
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
 from sdf.providers.served import Served, served
 from sdf.records import Answer, FinishReason, Prefix, Request, Usage, canonical_json
@@ -98,6 +100,7 @@ class OpenAI:
             Address(_rooted(base_url(NAME, url, allow_insecure=insecure))) for url in dict.fromkeys(urls)
         ]
         self._key = key_of(NAME, given["key_file"], KEY_VARIABLE)
+        self.told: dict[str, Told] = {}
         self._opened: aiohttp.ClientSession | None = None
 
     async def answer(self, request: Request) -> Answer:
@@ -153,12 +156,16 @@ class OpenAI:
     async def _exchange(self, address: Address, request: Request) -> Answer | ProviderError:
         url, body = _asked(address.url, request)
         data = body if len(body) < LARGE_BODY else io.BytesIO(body)
-        reply = await self._guarded(address.url, self._sent("POST", url, data))
+        reply = await self._guarded(address.url, self._sent("POST", url, data, request.model))
         return reply if isinstance(reply, ProviderError) else _answer(request, reply)
 
-    async def _sent(self, method: str, url: str, data: Any = None) -> dict[str, Any] | ProviderError:
+    async def _sent(
+        self, method: str, url: str, data: Any = None, model: str | None = None
+    ) -> dict[str, Any] | ProviderError:
         asking = self._session().request(method, url, data=data, headers=self._headers(), allow_redirects=False)
         async with asking as response:
+            if model is not None and (told := told_by_openai(response.headers)) is not None:
+                self.told[model] = told
             content = await response.read()
             if response.status != 200:
                 return self._status_failure(response.status, content, response.headers)
@@ -170,6 +177,8 @@ class OpenAI:
         """The reply, or the error that stands for what went wrong on the way to `url`."""
         try:
             return await sending
+        except aiohttp.ConnectionTimeoutError:
+            return Unavailable(f"{NAME}: no connection to {url} in time", maybe_billed=False)
         except asyncio.TimeoutError:
             return Unavailable(f"{NAME}: no answer within {self._timeout:g} s from {url}")
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
@@ -177,7 +186,9 @@ class OpenAI:
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             return Unauthorized(f"{NAME}: {url} is not an address; check base_url")
         except (aiohttp.ClientError, OSError) as error:
-            return Unavailable(f"{NAME}: {type(error).__name__} on the way to {url}")
+            # Where no connection was made, nothing was sent.
+            is_sent = not isinstance(error, aiohttp.ClientConnectorError)
+            return Unavailable(f"{NAME}: {type(error).__name__} on the way to {url}", maybe_billed=is_sent)
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

@@ -20,6 +20,7 @@ from sdf.providers.engine import Engine
 from sdf.providers.engine_arguments import NAME, split
 from sdf.providers.engine_process import Guarded
 from sdf.providers.engine_start import config_of, started, tool_parser
+from sdf.providers.pace import SILENT
 from sdf.providers.served import Served
 from sdf.providers.watchdog import Watchdog
 from sdf.records import Answer, Request
@@ -30,6 +31,8 @@ if importlib.util.find_spec("vllm") is None:
 
 class Vllm:
     """Answers of an engine of this process. Build it where it is used: it holds processes, and does not pickle."""
+
+    told = SILENT
 
     def __init__(self, settings: Mapping[str, str]) -> None:
         own, self._written = split(settings)

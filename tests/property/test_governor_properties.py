@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sdf.errors import RateLimited, RequestRejected, Unavailable
+from sdf.providers.crowd import Crowd
 from sdf.providers.governor import Governor
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Wants
 
@@ -59,7 +60,8 @@ def governed(provider: Fated, max_in_flight: int) -> Governor:
         await asyncio.sleep(0)
         now[0] += seconds
 
-    return Governor(provider, max_in_flight=max_in_flight, clock=lambda: now[0], sleep=sleep, patience=1e9)
+    crowd = Crowd(has_answered=True)
+    return Governor(provider, max_in_flight=max_in_flight, clock=lambda: now[0], sleep=sleep, patience=1e9, crowd=crowd)
 
 
 @settings(max_examples=60, deadline=None)

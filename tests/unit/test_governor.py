@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from sdf.errors import RateLimited, RequestRejected, Unauthorized, Unavailable
-from sdf.providers.governor import LONGEST_WAIT, N_FAILURES, N_REJECTED, PATIENCE, Governor
+from sdf.providers.crowd import LOOK, N_REJECTED, Crowd
+from sdf.providers.governor import LONGEST_WAIT, N_FAILURES, PATIENCE, Governor
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Wants
 
 PREFIX = Prefix.of("the same for all")
@@ -390,12 +391,54 @@ def test_other_errors_pass_through_at_once_and_give_the_permit_back(error: Excep
     play(test)
 
 
-def test_when_every_request_is_rejected_the_fault_is_not_theirs() -> None:
+def rejecting(error: str, until: float = float("inf")) -> Script:
+    return failing_while(lambda n, r: r.draw < until, RequestRejected(error))
+
+
+@pytest.mark.parametrize("max_in_flight", [1, 4, 64])
+def test_when_every_request_is_rejected_none_is_settled_by_it(max_in_flight: int) -> None:
     async def test() -> None:
-        setup = Setup(failing_while(lambda n, r: True, RequestRejected("context too short")), max_in_flight=1)
-        found = texts(await setup.outcomes(range(N_REJECTED + 5)))
-        assert found == ["RequestRejected"] * (N_REJECTED - 1) + ["CircuitOpen"] * 6
-        assert len(setup.provider.calls) == N_REJECTED
+        setup = Setup(rejecting("context too short"), max_in_flight=max_in_flight)
+        assert texts(await setup.outcomes(range(N_REJECTED + 5))) == ["CircuitOpen"] * (N_REJECTED + 5)
+        assert len(setup.provider.calls) <= N_REJECTED + max_in_flight
+
+    play(test)
+
+
+def test_rejections_are_held_until_the_first_answer_shows_whose_fault_they_are() -> None:
+    async def test() -> None:
+        setup = Setup(rejecting("too long", until=5), max_in_flight=2)
+        held = [setup.ask(draw) for draw in range(5)]
+        late = setup.ask(100)
+        await setup.world.run(late)
+        found = await setup.world.run(*held)
+        assert texts(found) == ["RequestRejected"] * 5 and setup.world.now <= LOOK
+        assert setup.governor.in_flight == 0, "what is held holds no permit"
+
+    play(test)
+
+
+def test_when_all_there_is_was_rejected_an_empty_ledger_stops_the_run_and_an_older_one_goes_on() -> None:
+    async def test() -> None:
+        for has_answered, outcome in ((False, "CircuitOpen"), (True, "RequestRejected")):
+            setup = Setup(rejecting("too long"), crowd=Crowd(has_answered))
+            assert texts(await setup.outcomes(range(3))) == [outcome] * 3
+
+    play(test)
+
+
+def test_what_another_lane_is_still_asked_keeps_rejections_held() -> None:
+    async def test() -> None:
+        crowd = Crowd()
+        setup = Setup(rejecting("too long"), crowd=crowd)
+        crowd.n_unsettled += 1
+        rejected = setup.ask(1)
+        for _ in range(20):
+            await setup.world.settle()
+            await setup.world.tick()
+        assert not rejected.done()
+        crowd.n_unsettled -= 1
+        assert texts(await setup.world.run(rejected)) == ["CircuitOpen"]
 
     play(test)
 
