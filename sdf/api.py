@@ -29,19 +29,17 @@ from sdf.export import export as export_corpus
 from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
-from sdf.job import Job, compile_job
+from sdf.job import Job, load_job
 from sdf.ledger import check_ledger, read_ledger
 from sdf.manifest import Manifest
-from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
 from sdf.pipeline import Crew, InProcess, Run, Stop
 from sdf.plan import Plan
 from sdf.preflight import Finding
 from sdf.providers.batch_log import BatchLog
-from sdf.reading import Reader
-from sdf.recipe import Backend, load, shares
-from sdf.records import Receipt
-from sdf.replay import assemble as assemble_ledger
+from sdf.recipe import Backend
+from sdf.refold import refold
 from sdf.replay import replay as replay_ledger
+from sdf.report.arms import arms
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
 from sdf.report.plans import PlanReport, plan_report
 from sdf.reuse import bill
@@ -73,9 +71,14 @@ class Verification:
     replayed: bool
 
 
-def plan(recipe: str, **overrides: Any) -> PlanReport:
-    """What `run` would make: free, and nothing is written."""
-    return plan_report(compile_job(load(recipe, overrides)))
+def plan(recipe: str, *, reuse: Sequence[Path_] = (), **overrides: Any) -> PlanReport:
+    """What `run` would make: free, and nothing is written. With `reuse`, which of its answers are there already."""
+    job = load_job(recipe, overrides)
+    ledgers = [(run_dir, read_ledger(run_dir)) for run_dir in map(RunDir, reuse)]
+    for run_dir, view in ledgers:
+        if not view.n_answers:
+            raise StorageError(f"{run_dir.root}: holds no answers to reuse; give the directory that `sdf run` wrote")
+    return arms(plan_report(job), job, bill(job, ledgers) if ledgers else None)
 
 
 def run(
@@ -93,7 +96,7 @@ def run(
     Ends when the target is reached, when every genre has left, or after `stop.request()`: then what is in flight is
     waited for (`drain_timeout`), and what is ready is committed. `say` is told what a user should read meanwhile.
     """
-    job = compile_job(load(recipe, overrides))
+    job = load_job(recipe, overrides)
     if IN_A_RAY_JOB in os.environ and "://" not in os.fspath(out) and not Path(out).is_absolute():
         raise UsageError(f"--out {out}: inside a Ray job a relative path is lost with it; give an absolute, shared one")
     return _carry_out(job, RunDir(out), [RunDir(each) for each in reuse], stop or Stop(), on_progress, say)
@@ -119,7 +122,7 @@ def _carry_out(
         crew = _crew(job, run_dir, lease.epoch)
         # First: a model that is not there must not become what the directory was made by.
         _look_ahead(crew, say)
-        occupy(run_dir, job, lambda: str(bill(job, run_dir, read_ledger(run_dir))))
+        occupy(run_dir, job, lambda: str(bill(job, [(run_dir, read_ledger(run_dir))])))
         reach("recipe written")
 
         async def tell() -> Outcome:
@@ -168,7 +171,7 @@ def _crew(job: Job, run_dir: RunDir, epoch: int) -> Crew:
 
 def preflight(recipe: str, *, out: Path_ | None = None, **overrides: Any) -> list[Finding]:
     """What `run` looks at before it pays: models, context lengths and, with `out`, the directory. Free."""
-    job = compile_job(load(recipe, overrides))
+    job = load_job(recipe, overrides)
     findings: list[Finding] = []
     if out is not None:
         findings.append(_usable(RunDir(out)))
@@ -187,65 +190,14 @@ def _usable(run_dir: RunDir) -> Finding:
 def assemble(
     directory: Path_, out: Path_, *, exclude: Sequence[str] = (), match: Path_ | None = None, **overrides: Any
 ) -> Outcome:
-    """Folds the ledger of `directory` anew into `out`, free: other checks, mix, target, shard size, tokenizer.
+    """Folds the ledger of `directory` anew into `out`, free: other checks, mix, target, shard size, tokenizer, and
+    without the rewrites that `ablate` names, where no later step reads them.
 
     `exclude` takes "genre=…", "principle=…", "model=…"; `match` keeps exactly the briefs that another corpus accepted.
     Ends where the ledger does; `finished` says whether the target was reached.
     """
-    source, target = RunDir(directory), RunDir(out)
-    if source.root == target.root:
-        raise StorageError(f"{target.root}: assembling needs a directory of its own; give another --out")
-    excluded = exclusions(exclude)
-    job = _reassembled(job_of(source), overrides, excluded.genres)
-    reader = Reader(job, source)
-    view = read_ledger(source)
-    view = replace(view, receipts=[each for each in view.receipts if each.genre in reader.plan.genres])
-    terms = replace(terms_of(job, reader.plan), keeps=keeps(reader, view.receipts, excluded))
-    if match is not None:
-        terms = _matched(terms, reader, view.receipts, RunDir(match))
-    target.check_usable()
-    occupy(target, job, lambda: "nothing is paid by assembling")
-    return assemble_ledger(job, terms, source, target, view)
-
-
-def _reassembled(job: Job, overrides: dict[str, Any], without: frozenset[str]) -> Job:
-    """The job with other values of fields that do not decide text, and without some genres."""
-    given = {name: value for name, value in overrides.items() if value is not None}
-    mix = given.get("mix", job.recipe.mix)
-    mix = shares(mix, job.recipe.mix) if isinstance(mix, str) else dict(mix)
-    known = {genre.key: genre for genre in job.genres}
-    check_known(without, known, "genre")
-    unknown = [name for name in mix if name not in known]
-    if unknown:
-        raise RecipeError(f"--mix: no genre {unknown[0]!r} in this ledger{near(unknown[0], known)}")
-    given["mix"] = {name: share for name, share in mix.items() if name not in without}
-    recipe = job.recipe.changed(given)
-    return replace(job, recipe=recipe, genres=tuple(known[name] for name in recipe.mix))
-
-
-def _matched(terms: Terms, reader: Reader, receipts: Sequence[Receipt], other: RunDir) -> Terms:
-    places = accepted_places(other)
-    settled: dict[str, set[int]] = {}
-    for receipt in receipts:
-        settled.setdefault(receipt.genre, set()).add(receipt.index)
-    ends = {each.genre: _first_gap(settled.get(each.genre, set())) for each in terms.sequences}
-
-    def matching(receipt: Receipt) -> bool:
-        return (terms.keeps is None or terms.keeps(receipt)) and place_of(reader.plan, receipt) in places
-
-    return replace(
-        terms,
-        sequences=tuple(
-            replace(each, n_briefs=ends[each.genre] // each.n_twins * each.n_twins) for each in terms.sequences
-        ),
-        target_tokens=2**62,
-        keeps=matching,
-        exactly=True,
-    )
-
-
-def _first_gap(indices: set[int]) -> int:
-    return next(index for index in range(len(indices) + 1) if index not in indices)
+    other = RunDir(match) if match is not None else None
+    return refold(RunDir(directory), RunDir(out), overrides, exclude, other)
 
 
 def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **overrides: Any) -> list[Trace]:
@@ -253,7 +205,7 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
 
     With `out` the answers are in its ledger, and a run there does not pay for them again.
     """
-    job = compile_job(load(recipe, overrides | {"ray": "none", "workers": 1}))
+    job = load_job(recipe, overrides | {"ray": "none", "workers": 1})
     known = [each.key for each in job.genres]
     if genre not in known:
         raise RecipeError(f"--genre {genre!r} is not in the mix of {job.recipe.name}{near(genre, known)}")

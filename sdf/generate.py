@@ -56,7 +56,7 @@ async def settle_brief(
         return Settlement(brief.id, genre.key, brief.index, "failed", str(error), angle), None
     for step in steps_of(genre, brief):
         try:
-            reason, detail = await _settle_step(composer, ask, genre, step, brief, angle, values, used)
+            reason, detail = await settle_step(composer, ask, genre, step, brief, angle, values, used)
         except (RequestRejected, GenreError) as error:
             reason, detail = "failed", str(error)
         # Nothing depends on a sampled step: without its answer the document is whole.
@@ -65,7 +65,7 @@ async def settle_brief(
     return Settlement(brief.id, genre.key, brief.index, None, None, angle, tuple(used)), Draft(brief, angle, values)
 
 
-async def _settle_step(
+async def settle_step(
     composer: Composer,
     ask: Ask,
     genre: Genre,

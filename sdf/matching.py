@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from sdf.directory import job_of
@@ -11,11 +11,14 @@ from sdf.frontmatter import near
 from sdf.ledger import read_ledger
 from sdf.plan import Plan
 from sdf.reading import BATCH, Reader, batches, read_settled
-from sdf.records import Receipt
+from sdf.records import Brief, Receipt
 from sdf.shards import read_ids, read_manifest
 from sdf.storage import RunDir
 
 FIELDS = ("genre", "principle", "model")
+
+# Briefs looked at for each document when a corpus without a ledger is matched: one accepted in fifty is a bad yield.
+PLANNED = 50
 
 # A slot without its seed: what the arms of an ablation share when their prompts differ.
 Place = tuple[str, str, int, str | None]
@@ -83,16 +86,36 @@ def accepted_places(other: RunDir) -> frozenset[Place]:
         raise StorageError(f"{other.root}: no committed corpus to match; finish it with `sdf run` first")
     ids = {each for shard in manifest.shards for each in read_ids(other, shard)}
     plan = Plan(job_of(other))
-    view = read_ledger(other)
-    places = frozenset(place_of(plan, receipt) for receipt in view.receipts if receipt.brief in ids)
+    receipts = [receipt for receipt in read_ledger(other).receipts if receipt.brief in ids]
+    places = {place_of(plan, receipt) for receipt in receipts}
+    if len(receipts) < len(ids):
+        # An assembled corpus has no ledger of its own; its ids are those of the plan.
+        for genre, count in manifest.genres.items():
+            places |= _planned_places(plan, genre, count.n_documents, ids)
     if len(places) < len(ids):
         raise StorageError(
-            f"{other.root}: its ledger does not hold all {len(ids):,} of its documents; match the directory that "
-            "`sdf run` wrote, not one assembled from it"
+            f"{other.root}: not all of its {len(ids):,} documents are in its plan; match the run it is of"
         )
+    return frozenset(places)
+
+
+def _planned_places(plan: Plan, genre: str, n_documents: int, ids: Collection[str]) -> set[Place]:
+    """Walks along the sequence until every document of the genre is met, or it is clear that some never will be."""
+    places: set[Place] = set()
+    n_briefs = plan.n_briefs(genre)
+    last = PLANNED * n_documents + PLANNED if n_briefs is None else n_briefs
+    for index in range(last):
+        if len(places) == n_documents:
+            break
+        brief = plan.brief(genre, index)
+        if brief.id in ids:
+            places.add(_place(brief))
     return places
 
 
 def place_of(plan: Plan, receipt: Receipt) -> Place:
-    brief = plan.brief(receipt.genre, receipt.index)
+    return _place(plan.brief(receipt.genre, receipt.index))
+
+
+def _place(brief: Brief) -> Place:
     return (brief.genre, brief.slot.principle, brief.slot.ordinal, brief.twin)

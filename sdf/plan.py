@@ -158,8 +158,9 @@ class Plan:
 def content_hash(job: Job, genre: Genre) -> str:
     """Hash of all that decides a genre's texts beside the slot: prompts, names of model and maker, sampling."""
     recipe = job.recipe
-    full = any(step.context == "full" for step in genre.steps)
-    models = {step.name: recipe.model_of(step.role) for step in genre.steps}
+    # Of the whole file: an arm that asks nothing else than the whole holds documents of the same names.
+    full = any(step.context == "full" for step in genre.declared)
+    models = {step.name: recipe.model_of(step.role) for step in genre.declared}
     if recipe.has_fallback:
         models["<fallback>"] = recipe.model_of("fallback")
     sampling = [recipe.temperature, recipe.top_p]

@@ -132,8 +132,10 @@ def named(job: Job) -> dict[str, Any]:
 
 def brief_context(job: Job, genre: Genre, brief: Brief, angle: str | None, values: Mapping[str, Any]) -> dict[str, Any]:
     """What a template knows of a brief; `values` are the parsed answers it has so far."""
+    standing = {name: values[other] for name, other in genre.ablated.items() if other in values}
     return {
         **values,
+        **standing,
         "brief": _view(brief),
         "principle": _principle(brief.principle),
         "angle": angle or "",

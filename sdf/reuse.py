@@ -1,22 +1,25 @@
 """What a changed recipe would pay for, given the answers of an older ledger: a dry run that asks no one.
 
-Briefs that the ledger settled are walked through with the new recipe. A step counts as answered while its request
-key is found; after the first that is not, every later step would be paid for, since its prompt cannot be known.
+Briefs that the ledger settled are walked through with the new recipe. A step counts as answered when its request key
+is found; one that reads a step which is not would be paid for too, since its prompt cannot be known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from sdf.errors import SdfError
+from sdf.errors import GenreError, RequestRejected, SdfError
 from sdf.eventloop import run_to_end
-from sdf.generate import settle_brief
+from sdf.generate import Ask, settle_step
+from sdf.genres import Genre
 from sdf.job import Job
 from sdf.ledger import AnswerReader, LedgerView
-from sdf.plan import Plan
+from sdf.plan import Plan, steps_of
 from sdf.prompts import Composer
-from sdf.records import Answer, Location, Receipt, Request, RoundKey
+from sdf.records import Answer, Brief, Location, Request
 from sdf.storage import RunDir
 
 # Briefs looked at; the share of paid requests is then known to within about 7 %.
@@ -24,8 +27,16 @@ SAMPLE = 200
 
 
 @dataclass(frozen=True, slots=True)
+class Due:
+    """Requests of one step, or of all, and how many of them were never answered."""
+
+    n_requests: int
+    n_unpaid: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bill:
-    """Requests that as many briefs as the ledger settled would take under the new recipe, and how many are unpaid.
+    """What as many briefs as the ledgers settled would take under the new recipe: in all, and by (genre, step).
 
     Estimated from a sample of the briefs; `is_exact` when the sample is all of them.
     """
@@ -33,6 +44,7 @@ class Bill:
     n_requests: int
     n_unpaid: int
     is_exact: bool
+    steps: Mapping[tuple[str, str], Due] = field(default_factory=dict[tuple[str, str], Due])
 
     def __str__(self) -> str:
         about = "" if self.is_exact else "about "
@@ -41,54 +53,84 @@ class Bill:
 
 
 class _UnpaidError(SdfError):
-    """The ledger never answered this request."""
+    """No ledger ever answered this request."""
 
 
-def bill(job: Job, ledger: RunDir, view: LedgerView) -> Bill:
-    """What `--reuse` of this ledger leaves to pay for the briefs it settled; angle rounds are not counted."""
+def bill(job: Job, ledgers: Sequence[tuple[RunDir, LedgerView]]) -> Bill:
+    """What `--reuse` of these ledgers leaves to pay for the briefs they settled; angle rounds are not counted."""
     plan = Plan(job)
-    known = [receipt for receipt in view.receipts if receipt.genre in plan.genres]
-    step = max(1, len(known) // SAMPLE)
-    sample = known[::step]
-    angles = {each.key: each.angles for each in view.rounds}
-    n_requests, n_unpaid = run_to_end(_walk(job, plan, AnswerReader(ledger), view, sample, angles))
-    scale = len(known) / max(1, len(sample))
-    return Bill(round(n_requests * scale), round(n_unpaid * scale), step == 1)
+    settled = {(each.genre, each.index) for _, view in ledgers for each in view.receipts if each.genre in plan.genres}
+    known = sorted(place for place in settled if _is_planned(plan, *place))
+    every = max(1, len(known) // SAMPLE)
+    walk = _Walk(job, plan, ledgers)
+    run_to_end(walk.all(known[::every]))
+    scale = len(known) / max(1, len(known[::every]))
+    steps = {step: Due(round(n * scale), round(walk.unpaid[step] * scale)) for step, n in sorted(walk.requests.items())}
+    total = Due(round(walk.requests.total() * scale), round(walk.unpaid.total() * scale))
+    return Bill(total.n_requests, total.n_unpaid, every == 1, steps)
 
 
-async def _walk(
-    job: Job,
-    plan: Plan,
-    reader: AnswerReader,
-    view: LedgerView,
-    sample: Sequence[Receipt],
-    angles: dict[RoundKey, tuple[str | None, ...]],
-) -> tuple[int, int]:
-    composer = Composer(job)
-    n_requests = n_unpaid = 0
-    for receipt in sample:
-        genre = plan.genres[receipt.genre]
-        n_paid = 0
+def _is_planned(plan: Plan, genre: str, index: int) -> bool:
+    n_briefs = plan.n_briefs(genre)
+    return n_briefs is None or index < n_briefs
 
+
+class _Walk:
+    """Goes through briefs step by step; what an unanswered step would have said is not known to those that read it."""
+
+    def __init__(self, job: Job, plan: Plan, ledgers: Sequence[tuple[RunDir, LedgerView]]) -> None:
+        self.requests, self.unpaid = Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        self._plan, self._composer = plan, Composer(job)
+        self._ledgers = [(view.keys, AnswerReader(run_dir)) for run_dir, view in ledgers]
+        self._angles = {each.key: each.angles for _, view in ledgers for each in view.rounds}
+
+    async def all(self, places: Sequence[tuple[str, int]]) -> None:
+        for genre, index in places:
+            await self._brief(self._plan.genres[genre], index)
+
+    async def _brief(self, genre: Genre, index: int) -> None:
+        brief, place = self._plan.brief(genre.key, index), self._plan.round_of(genre.key, index)
+        angle = None
+        unknown = set[str]()
+        if place is not None:
+            angles = self._angles.get(place[0])
+            angle = angles[place[1]] if angles is not None else None
+            if angles is not None and angle is None:
+                return
+            unknown |= {"angle"} if angles is None else set()
+        await self._steps(genre, brief, angle, unknown)
+
+    async def _steps(self, genre: Genre, brief: Brief, angle: str | None, unknown: set[str]) -> None:
+        values: dict[str, Any] = {}
+        for step in steps_of(genre, brief):
+            if {genre.ablated.get(name, name) for name in step.reads} & unknown:
+                self._count(genre.key, step.name, is_paid=False)
+                unknown.add(step.name)
+                continue
+            try:
+                reason, _ = await settle_step(
+                    self._composer, self._ask(genre.key), genre, step, brief, angle, values, []
+                )
+            except _UnpaidError:
+                unknown.add(step.name)
+            except (GenreError, RequestRejected):
+                return
+            else:
+                if reason is not None and step.sample is None:
+                    return
+
+    def _ask(self, genre: str) -> Ask:
         async def ask(request: Request, key: str, unit: str, step: str) -> tuple[Answer, Location]:
-            nonlocal n_paid
-            location = view.keys.find(key)
-            if location is None:
-                raise _UnpaidError(f"{unit}: {step} of {request.model} was never answered")
-            n_paid += 1
-            return reader.read(location).answer, location
+            for keys, reader in self._ledgers:
+                location = keys.find(key)
+                if location is not None:
+                    self._count(genre, step, is_paid=True)
+                    return reader.read(location).answer, location
+            self._count(genre, step, is_paid=False)
+            raise _UnpaidError(f"{unit}: {step} of {request.model} was never answered")
 
-        n_steps = len(genre.brief_steps)
-        place = plan.round_of(genre.key, receipt.index)
-        if place is not None and place[0] not in angles:
-            n_requests, n_unpaid = n_requests + n_steps, n_unpaid + n_steps
-            continue
-        angle = angles[place[0]][place[1]] if place is not None else None
-        try:
-            await settle_brief(composer, ask, genre, plan.brief(genre.key, receipt.index), angle)
-        except _UnpaidError:
-            n_requests += max(n_steps, n_paid + 1)
-            n_unpaid += max(n_steps, n_paid + 1) - n_paid
-        else:
-            n_requests += n_paid
-    return n_requests, n_unpaid
+        return ask
+
+    def _count(self, genre: str, step: str, *, is_paid: bool) -> None:
+        self.requests[genre, step] += 1
+        self.unpaid[genre, step] += not is_paid

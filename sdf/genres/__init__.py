@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from sdf.errors import GenreError
+from sdf.genres.ablation import ablated, depending
 from sdf.genres.files import GenreChecks
 from sdf.genres.loading import BUILTIN_DIR, PREAMBLE, ROUND_ITEMS, load
 from sdf.genres.model import CONFIGS, Axis, Dedup, Genre, Kind, Source, Step
@@ -28,6 +29,8 @@ __all__ = [
     "Kind",
     "Source",
     "Step",
+    "ablated",
+    "depending",
     "discover",
     "dump",
     "load",

@@ -81,7 +81,8 @@ class Genre:
     """A genre file that was found free of faults. `hash` names all that decides text: prompts, declarations of the
     steps, axes, lengths; not what happens to the text later (`about`, checks, dedup, emit), nor where the file lies.
 
-    `emit` maps a column to a step, to `row.COLUMN` or to `template`, whose text is in `emit_templates`.
+    `emit` maps a column to a step, to `row.COLUMN` or to `template`, whose text is in `emit_templates`. `left_out`
+    are the steps of an ablation, which no one asks.
     """
 
     key: str
@@ -104,6 +105,7 @@ class Genre:
     emit_templates: Mapping[str, Template] = field(default_factory=dict[str, Template])
     cell_size: int | None = None
     opt_in: str | None = None
+    left_out: tuple[Step, ...] = ()
 
     def __hash__(self) -> int:
         return hash((self.key, self.hash))
@@ -121,10 +123,28 @@ class Genre:
         return tuple(step for step in self.steps if step.per == "brief")
 
     @property
+    def declared(self) -> tuple[Step, ...]:
+        """The steps of the file, those that are left out last."""
+        return (*self.steps, *self.left_out)
+
+    @property
+    def ablated(self) -> Mapping[str, str]:
+        """A step that is left out -> the one whose answer stands in its place."""
+        rewrites = {step.name: step.rewrites for step in self.left_out if step.rewrites is not None}
+        return {name: standing(rewrites, name) for name in rewrites}
+
+    @property
     def asks_with(self) -> frozenset[str]:
-        """Names of the variables that anything sent to a model uses."""
+        """Names of the variables that the prompts of the file use."""
         shared = [part.names for part in (self.preamble, self.instructions) if part is not None]
-        return frozenset[str]().union(*shared, *(step.reads for step in self.steps))
+        return frozenset[str]().union(*shared, *(step.reads for step in self.declared))
+
+
+def standing(rewrites: Mapping[str, str], name: str) -> str:
+    """The step whose answer is there under `name`: a rewrite of a rewrite leads to the first version."""
+    while name in rewrites:
+        name = rewrites[name]
+    return name
 
 
 def hash_of(genre: Genre) -> str:

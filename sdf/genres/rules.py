@@ -96,6 +96,7 @@ _RULES: tuple[tuple[str, Callable[[StepEntry], bool], str], ...] = (
         "a verdict beside its quotations needs a tag to be found by, and that is not `quote`",
     ),
     ("sample", lambda e: e.sample is None or e.per == "brief", "a round is not sampled; leave sample out"),
+    ("rewrites", lambda e: e.rewrites is None or e.returns != "score", "a verdict is not rewritten"),
     (
         "rewrites",
         lambda e: e.rewrites is None or e.sample is None,

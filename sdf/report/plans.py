@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from sdf import tokens
 from sdf.genres import Axis, Genre
@@ -18,6 +19,8 @@ from sdf.job import Job
 from sdf.plan import BLOCK, Plan, expected_tokens
 from sdf.prompts import Composer
 from sdf.records import Prefix, Role
+
+Effect = Literal["left out", "asked anew", "as before"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,27 @@ class GenrePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class StepPlan:
+    """What becomes of a step in an arm of an ablation, or under `--reuse`.
+
+    `effect` is "left out" (`stands` names the step in its place), "asked anew", since its prompt comes out otherwise,
+    or "as before". `n_free` and `n_paid` count the requests of as many briefs as the reused ledgers settled.
+    """
+
+    genre: str
+    step: str
+    effect: Effect
+    stands: str | None
+    n_free: int
+    n_paid: int
+
+
+@dataclass(frozen=True, slots=True)
 class PlanReport:
-    """What a job would make. `models` names who answers for each role that its genres use."""
+    """What a job would make. `models` names who answers for each role that its genres use.
+
+    `steps` is empty unless something is left out or reused; their counts are exact when `is_exact`.
+    """
 
     recipe: str
     constitution: str
@@ -64,6 +86,9 @@ class PlanReport:
     n_documents: int
     n_requests: int
     genres: tuple[GenrePlan, ...]
+    steps: tuple[StepPlan, ...] = ()
+    is_reusing: bool = False
+    is_exact: bool = True
 
 
 def plan_report(job: Job) -> PlanReport:
@@ -98,7 +123,7 @@ def _genre_plan(job: Job, plan: Plan, heads: _Heads, genre: Genre, share: float)
     n_documents = math.ceil(wanted / expected_tokens(genre))
     if n_rows is not None:
         n_documents = min(n_documents, n_rows)
-    n_rounds = _n_rounds(genre, plan, n_documents, len(job.constitution.principles))
+    n_of_rounds = n_rounds(genre, plan, n_documents, len(job.constitution.principles))
     return GenrePlan(
         key=genre.key,
         kind=genre.kind,
@@ -106,7 +131,7 @@ def _genre_plan(job: Job, plan: Plan, heads: _Heads, genre: Genre, share: float)
         share=share,
         n_tokens=round(wanted),
         n_documents=n_documents,
-        n_requests=n_documents * len(genre.brief_steps) + n_rounds,
+        n_requests=n_documents * len(genre.brief_steps) + n_of_rounds,
         n_words=genre.n_words,
         prefix_tokens=heads.n_tokens(genre),
         n_rows=n_rows,
@@ -123,7 +148,7 @@ def _deck_shares(axis: Axis) -> dict[str, float]:
     return {value: dealt[value] / len(axis.deck) for value in axis.values}
 
 
-def _n_rounds(genre: Genre, plan: Plan, n_documents: int, n_cells: int) -> int:
+def n_rounds(genre: Genre, plan: Plan, n_documents: int, n_cells: int) -> int:
     """Angle rounds that serve the first documents: blocks go round the cells, a round serves `n_items` of one cell."""
     if genre.round_step is None:
         return 0
@@ -150,5 +175,5 @@ class _Heads:
     def _of(self, genre: Genre) -> list[Prefix]:
         brief = self._plan.brief(genre.key, 0)
         # A body needs earlier answers, which do not exist yet; the prefix depends on the step's context alone.
-        bare = [replace(step, body=Template("", genre.path), inject=None) for step in genre.steps]
+        bare = [replace(step, body=Template("", genre.path), inject=None, quotes=None) for step in genre.steps]
         return [self._composer.brief_request(genre, step, brief, None, {}, 0).prefix for step in bare]

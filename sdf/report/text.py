@@ -67,7 +67,23 @@ def plan_text(report: PlanReport) -> str:
         counts = (each.n_tokens, each.n_documents, each.n_requests, words, f"{each.prefix_tokens:,} tokens", sequence)
         genres.append((each.key, each.kind, percent(each.share), *counts))
     axes = [f"  {each.key}.{axis.name}: {_shares_text(axis)}" for each in report.genres for axis in each.axes]
-    return "\n".join([head, "", table(genres), "", "axes, with the exact share of each value", *axes])
+    steps = [_steps_table(report), ""] if report.steps else []
+    return "\n".join([head, "", table(genres), "", *steps, "axes, with the exact share of each value", *axes])
+
+
+def _steps_table(report: PlanReport) -> str:
+    about = "" if report.is_exact else "about "
+    rows: list[Row] = [("genre", "step", "prompt", *(("answered", "to pay") if report.is_reusing else ()))]
+    for each in report.steps:
+        effect = f"left out: {each.stands} stands in its place" if each.stands is not None else each.effect
+        rows.append((each.genre, each.step, effect, *((each.n_free, each.n_paid) if report.is_reusing else ())))
+    if not any(each.effect == "asked anew" for each in report.steps) and any(each.stands for each in report.steps):
+        return f"{table(rows)}\nNo step reads what is left out: `sdf assemble DIR --ablate …` makes this arm for nothing."
+    if not report.is_reusing:
+        return table(rows)
+    n_free, n_paid = sum(each.n_free for each in report.steps), sum(each.n_paid for each in report.steps)
+    paid = f"of the briefs that are settled there, {about}{n_free:,} requests are answered and {about}{n_paid:,} to pay"
+    return f"{table(rows)}\n{paid}"
 
 
 def _shares_text(axis: AxisPlan) -> str:
