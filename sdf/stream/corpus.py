@@ -32,6 +32,7 @@ from sdf.stream.tokens_format import TokenIndex
 Where = Mapping[str, Any]
 
 MANIFESTS = "manifests"
+SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json")
 # Of orders (a table's chunks in an epoch's order): one in use, one for what a window carries over.
 KEPT_ORDERS = 2
 _COMPUTE: Any = compute  # its functions are made when it is imported, so that no type checker knows them
@@ -98,8 +99,9 @@ class Corpus:
         self._kept: tuple[int, dict[Any, Any]] = (0, {})
         if config not in CONFIGS:
             raise StreamError(f"{self._place}: no config {config!r}; known: {', '.join(CONFIGS)}")
-        self._is_corpus = bool(manifests := self._place.names(MANIFESTS))
-        self.index = None if self._is_corpus else read_index(self._place)
+        manifests = [] if _names_files(self.url) else self._place.names(MANIFESTS)
+        self._is_corpus = bool(manifests)
+        self.index = None if manifests or _names_files(self.url) else read_index(self._place)
         if not self._is_corpus and (version is not None or follow is not None):
             raise StreamError(f"{self._place}: version and follow belong to a corpus with manifests; there are none")
         self.version = self._pinned(manifests, version) if self._is_corpus else 0
@@ -362,22 +364,23 @@ class Corpus:
 
 def _files(place: Place) -> tuple[Place, list[str]]:
     """The directory, and the sorted data files in it that the address names."""
-    head, _, tail = place.url.rpartition("/")
-    suffixes = (".parquet", ".jsonl", ".ndjson", ".json")
-    if any(mark in tail for mark in "*?["):
-        above = Place(head or ("." if not place.url.startswith("/") else "/"))
-        names = [name for name in above.names("") if fnmatch.fnmatchcase(name, tail)]
-        found = above, names
-    elif tail.lower().endswith(suffixes):
-        found = Place(head or ("." if not place.url.startswith("/") else "/")), [tail]
+    if _names_files(place.url):
+        head, _, tail = place.url.rpartition("/")
+        above = Place(head or ("/" if place.url.startswith("/") else "."))
+        found = above, [name for name in above.names("") if fnmatch.fnmatchcase(name, tail)]
     else:
-        found = place, [name for name in place.names("") if name.lower().endswith(suffixes)]
+        found = place, [name for name in place.names("") if name.lower().endswith(SUFFIXES)]
     if not found[1]:
         raise StreamError(
             f"{place}: neither a corpus (no {MANIFESTS}/), nor a tokens export (no tokens.json), nor a directory or "
             "pattern with .parquet or .jsonl files; check the address"
         )
     return found
+
+
+def _names_files(url: str) -> bool:
+    tail = url.rpartition("/")[2]
+    return tail.lower().endswith(SUFFIXES) or any(mark in tail for mark in "*?[")
 
 
 def _without(items: Sequence[Any], paths: Sequence[str], skip: Sequence[str], place: Place) -> list[Any]:

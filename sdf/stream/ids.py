@@ -122,7 +122,7 @@ class TextIds:
         return held.lengths
 
     def _counted_by_corpus(self, version: int, table: Any, chunk: int) -> Rows | None:
-        if self._is_chat or self._encoder.vocabulary is None or not version:
+        if self._columns != ["text"] or self._encoder.vocabulary is None or not version:
             return None
         counted_with = self._corpus.manifest(version).tokenizer
         if (counted_with.name, counted_with.hash) != (self._encoder.name, self._encoder.vocabulary):
