@@ -50,6 +50,8 @@ class Provider(Protocol):
 
 # Their requests gather into batches, which are kept on record and take hours.
 BATCHED = frozenset({"anthropic-batch"})
+# Whose answers take as long as they take: hours for a batch; an engine of our own has a watchdog and a long queue.
+UNTIMED = BATCHED | {"vllm"}
 
 
 class Batched(Provider, Protocol):

@@ -27,8 +27,8 @@ _ITEM = r'item ::= [^ \t\r\n<*] [^\n<]* "\n"'
 # follows a string makes its tokens three times as fast to judge.
 _JSON = r"""
 string ::= "\"" rest
-rest ::= ("\"" | [^"\\\x00-\x1f] rest | "\\" ["\\/bfnrt] rest) (= [ \n]* [,}\]:])
-ws ::= "" | " " | "\n" " "*
+rest ::= ("\"" | [^"\\\x00-\x1f] rest | "\\" ["\\/bfnrt] rest) (= " "? [,}\]:])
+ws ::= " "?
 """
 _OBJECT = r"""
 root ::= "{" ws pair (ws "," ws pair)* ws "}"
@@ -43,8 +43,8 @@ message ::= "{{" ws "\"role\"" ws ":" ws "\"" role "\"" ws "," ws content ws "}}
 role ::= {" | ".join(f'"{role}"' for role in ROLES)}
 content ::= "\"content\"" ws ":" ws "\"" [^"\\\x00-\x1f \x7f-\xa0] rest
 """
-# Of running white space: as deep an indentation as a schema needs. A model that loops on it would fill the context.
-MAX_WHITESPACE = 32
+# Indentation is tokens that nobody reads, and a model may loop on it.
+MAX_WHITESPACE = 1
 
 
 def constraint(request: Request) -> str | None:
