@@ -32,7 +32,7 @@ class Panel:
                 lanes[backend, model] = Governor(
                     self._providers[backend],
                     max_in_flight=recipe.n_in_flight,
-                    timeout=None if backend.provider in providers.BATCHED else TIMEOUT,
+                    timeout=None if backend.provider in providers.UNTIMED else TIMEOUT,
                 )
             self._governors[seat] = lanes[backend, model]
 
