@@ -12,12 +12,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sdf import forecast as forecasts
 from sdf import genres as genre_files
 from sdf import providers, shards, tokens
 from sdf.assemble import GenreTerms, Terms
@@ -41,6 +43,7 @@ from sdf.refold import refold
 from sdf.replay import replay as replay_ledger
 from sdf.report.arms import arms
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
+from sdf.report.forecasts import ForecastReport, comparison, forecast_report
 from sdf.report.plans import PlanReport, plan_report
 from sdf.reuse import bill
 from sdf.storage import RunDir
@@ -79,6 +82,40 @@ def plan(recipe: str, *, reuse: Sequence[Path_] = (), **overrides: Any) -> PlanR
         if not view.n_answers:
             raise StorageError(f"{run_dir.root}: holds no answers to reuse; give the directory that `sdf run` wrote")
     return arms(plan_report(job), job, bill(job, ledgers) if ledgers else None)
+
+
+def forecast(
+    recipe: str,
+    n: int,
+    out: Path_,
+    *,
+    tokens_per_second: float | None = None,
+    stop: Stop | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
+    **overrides: Any,
+) -> ForecastReport:
+    """What the corpus will take, from the first `n` briefs of each genre, written for real into `out`.
+
+    Nothing is committed, and the run in `out` finds them paid. `tokens_per_second` is what own engines write together.
+    """
+    job, run_dir = load_job(recipe, overrides), RunDir(out)
+    terms = terms_of(job, Plan(job))
+    first = replace(terms, sequences=tuple(_first_briefs(each, n) for each in terms.sequences), target_tokens=2**62)
+    began = time.monotonic()
+    outcome = _carry_out(job, run_dir, (), stop or Stop(), on_progress, say, first, commits=False)
+    report = forecast_report(job, run_dir, n, outcome.n_requests, time.monotonic() - began, tokens_per_second)
+    forecasts.keep(run_dir, report.forecast)
+    return report
+
+
+def compared(directory: Path_) -> str | None:
+    """How a corpus compares with the forecast that was made in its directory; None where none was made."""
+    run_dir = RunDir(directory)
+    foretold, manifest = forecasts.kept(run_dir), shards.read_manifest(run_dir)
+    if foretold is None or manifest is None:
+        return None
+    return comparison(foretold, manifest, read_ledger(run_dir).cost_usd)
 
 
 def run(

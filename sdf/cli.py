@@ -322,11 +322,25 @@ Reuse = Annotated[list[str] | None, typer.Option(help="A corpus whose answers ar
 
 
 @command(FLAGS)
-def plan(recipe: Recipe_, overrides: Overrides, reuse: Reuse = None) -> Result:
-    """What would be made: genres, shares, documents, tokens. Free."""
+def plan(
+    recipe: Recipe_,
+    overrides: Overrides,
+    reuse: Reuse = None,
+    forecast: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000, help="Write so many documents of each genre, and tell what all take."),
+    ] = None,
+    out: Annotated[str | None, typer.Option("--out", help="Where a forecast keeps what it wrote, for the run.")] = None,
+    tokens_per_second: Annotated[
+        float | None, typer.Option(min=1e-3, help="What engines of your own write together, for their hours.")
+    ] = None,
+) -> Result:
+    """What would be made: genres, shares, documents, tokens. Free, but for what --forecast writes."""
     from sdf import api
     from sdf.report.text import plan_text
 
+    if forecast is not None:
+        return _forecast(recipe, forecast, out, tokens_per_second, overrides)
     report = api.plan(recipe, reuse=reuse or [], **overrides)
     return Result(report, plan_text(report))
 
@@ -345,7 +359,10 @@ def run(
     stop = api.Stop()
     with signals(stop) as caught, reporter(sys.stderr) as watched:
         outcome = api.run(recipe, out, reuse=reuse or [], stop=stop, on_progress=watched.tell, say=say, **overrides)
-    return _outcome(out, outcome, EXIT_SIGNAL + caught[0] if caught else None)
+    found = _outcome(out, outcome, EXIT_SIGNAL + caught[0] if caught else None)
+    if outcome.finished and (held := api.compared(out)):
+        found = replace(found, text=f"{found.text}\n{held}")
+    return found
 
 
 @command(FLAGS)
@@ -382,6 +399,28 @@ def assemble(
         # What matches another corpus has no quota of its own.
         outcome = replace(outcome, finished=True, unmet={})
     return _outcome(out, outcome, None)
+
+
+def _forecast(recipe: str, n: int, out: str | None, tokens_per_second: float | None, overrides: Overrides) -> Result:
+    from sdf import api
+    from sdf.report.forecasts import forecast_text
+    from sdf.report.progress import reporter
+
+    if out is None:
+        raise typer.BadParameter("a forecast writes documents; name the directory of the run", param_hint="--out")
+    stop = api.Stop()
+    with signals(stop), reporter(sys.stderr) as watched:
+        report = api.forecast(
+            recipe,
+            n,
+            out,
+            tokens_per_second=tokens_per_second,
+            stop=stop,
+            on_progress=watched.tell,
+            say=say,
+            **overrides,
+        )
+    return Result(report, forecast_text(report))
 
 
 def _outcome(out: str, outcome: Outcome, exit_code: int | None) -> Result:
