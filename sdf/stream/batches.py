@@ -162,9 +162,8 @@ def _put(
         if mask is not None:
             masks.append((at, mask[first:last]))
         at += last - first
-    beyond = stop - n_head - len(body)
-    if beyond > 0:
-        ids[at : at + beyond] = tail[len(tail) - beyond :] if beyond < len(tail) else tail
+    here = tail[max(start - n_head - len(body), 0) : max(stop - n_head - len(body), 0)]
+    ids[at : at + len(here)] = here
 
 
 def _labels(ids: Any, starts: list[int], ignored: list[tuple[int, int]], masks: list[tuple[int, Any]]) -> Any:

@@ -1,4 +1,4 @@
-"""Rows as plain dicts: dealt to ranks, resumed under any other number of them, chosen by column, from anyone's files."""
+"""Rows as plain dicts: dealt to ranks, resumed under any other number of them, chosen by column, from any files."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_rows_are_chosen_by_column(corpus: Corpus) -> None:
     assert found(fallback=True) == []
     with pytest.raises(StreamError, match=r"no column 'gnere'; did you mean 'genre'"):
         found(gnere="letter")
-    with pytest.raises(StreamError, match="'n_tokens' .*cannot be compared with .'many'"):
+    with pytest.raises(StreamError, match=r"'n_tokens' .*cannot be compared with .'many'"):
         found(n_tokens="many")
 
 

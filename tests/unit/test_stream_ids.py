@@ -124,11 +124,12 @@ def test_only_a_window_is_held(tmp_path: Path) -> None:
     encoder = encoder_of(byte_tokenizer())
     counting = Counting(encoder)
     ids = TextIds(Corpus(tmp_path), encoder, 1000, None)
-    ids.lengths(1, np.arange(6000))
-    ids.encoded(1, [5999])
-    assert counting.n_texts == 6000
+    for row in range(0, 6000, 1000):
+        ids.encoded(1, [row])
+        ids.encoded(1, [row])
+    assert counting.n_texts == 6
     ids.encoded(1, [0])
-    assert counting.n_texts == 6001
+    assert counting.n_texts == 7
 
 
 def test_a_column_that_is_no_text(tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_tokens_are_named_by_text_or_id() -> None:
     assert [encoder.token(given, "eos") for given in ("tokenizer", "<|endoftext|>", 7, None)] == [END, END, 7, None]
     with pytest.raises(TokenizerError, match=r"bytes: has no token '</s>'; give eos="):
         encoder.token("</s>", "eos")
-    with pytest.raises(TokenizerError, match="tokenizer=int: give a path of a tokenizer.json"):
+    with pytest.raises(TokenizerError, match=r"tokenizer=int: give a path of a tokenizer\.json"):
         encoder_of(3)
 
 

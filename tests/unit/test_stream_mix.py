@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,5 +143,5 @@ def test_past_weights_come_from_the_state_and_later_ones_may_be_new() -> None:
 
 
 def test_a_difference_shows_both_sides() -> None:
-    with pytest.raises(StreamError, match="another stream: seed was 1, is 2. Give the same stream to resume"):
+    with pytest.raises(StreamError, match=r"another stream: seed was 1, is 2\. Give the same stream to resume"):
         check_same("stream", {"a": 1, "seed": 1}, {"a": 1, "seed": 2})
