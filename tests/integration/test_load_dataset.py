@@ -45,7 +45,11 @@ def loaded(script: str, corpus: Path, tmp_path: Path) -> str:
         "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
         "PYTHONPATH": str(ROOT),
     }
-    script = f"from datasets import load_dataset\nfrom tests.integration import test_load_dataset as t\n{script}"
+    script = (
+        f"import os\nfrom datasets import load_dataset\nfrom tests.integration import test_load_dataset as t\n{script}"
+    )
+    # A streaming reader's threads may still run when the interpreter ends, which then aborts.
+    script += "\nsys.stdout.flush()\nos._exit(0)\n"
     command = [sys.executable, "-c", script, str(corpus)]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -94,6 +98,28 @@ assert seen + [row["id"] for row in again] == [row["id"] for row in t.documents(
 print("equal")
 """
     assert loaded(script, corpus, tmp_path).strip() == "equal"
+
+
+def test_shuffled_shards_are_enough_for_many_workers(tmp_path: Path) -> None:
+    """`datasets` deals whole shards: a shuffle must leave as many as there are files, and each rank its own."""
+    run_dir = RunDir(tmp_path / "run")
+    rows = documents(240)
+    shards = [
+        write_shard(run_dir, "documents", "train", number, rows[number * 10 : number * 10 + 10]) for number in range(24)
+    ]
+    commit(run_dir, 1, None, *shards)
+    script = """
+import sys
+from datasets.distributed import split_dataset_by_node
+train = load_dataset(sys.argv[1], "documents", streaming=True)["train"].shuffle(seed=1, buffer_size=50)
+assert train.num_shards == 24, train.num_shards
+of_ranks = [[row["id"] for row in split_dataset_by_node(train, rank, 8)] for rank in range(8)]
+assert [len(ids) for ids in of_ranks] == [30] * 8
+assert sorted(sum(of_ranks, [])) == [row["id"] for row in t.documents(240)]
+assert of_ranks[0] != sorted(of_ranks[0])
+print("equal")
+"""
+    assert loaded(script, Path(run_dir.root), tmp_path).strip() == "equal"
 
 
 def test_gc_takes_nothing_that_the_card_names(tmp_path: Path) -> None:
