@@ -91,7 +91,6 @@ def forecast(
     *,
     tokens_per_second: float | None = None,
     stop: Stop | None = None,
-    on_progress: Callable[[Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     **overrides: Any,
 ) -> ForecastReport:
@@ -103,7 +102,7 @@ def forecast(
     terms = terms_of(job, Plan(job))
     first = replace(terms, sequences=tuple(_first_briefs(each, n) for each in terms.sequences), target_tokens=2**62)
     began = time.monotonic()
-    outcome = _carry_out(job, run_dir, (), stop or Stop(), on_progress, say, first, commits=False)
+    outcome = _carry_out(job, run_dir, (), stop or Stop(), lambda _: None, say, first, commits=False)
     report = forecast_report(job, run_dir, n, outcome.n_requests, time.monotonic() - began, tokens_per_second)
     forecasts.keep(run_dir, report.forecast)
     return report
@@ -115,7 +114,8 @@ def compared(directory: Path_) -> str | None:
     foretold, manifest = forecasts.kept(run_dir), shards.read_manifest(run_dir)
     if foretold is None or manifest is None:
         return None
-    return comparison(foretold, manifest, read_ledger(run_dir).cost_usd)
+    view = read_ledger(run_dir)
+    return comparison(foretold, manifest, None if view.unpriced_by_model else view.cost_usd)
 
 
 def run(

@@ -404,22 +404,12 @@ def assemble(
 def _forecast(recipe: str, n: int, out: str | None, tokens_per_second: float | None, overrides: Overrides) -> Result:
     from sdf import api
     from sdf.report.forecasts import forecast_text
-    from sdf.report.progress import reporter
 
     if out is None:
         raise typer.BadParameter("a forecast writes documents; name the directory of the run", param_hint="--out")
     stop = api.Stop()
-    with signals(stop), reporter(sys.stderr) as watched:
-        report = api.forecast(
-            recipe,
-            n,
-            out,
-            tokens_per_second=tokens_per_second,
-            stop=stop,
-            on_progress=watched.tell,
-            say=say,
-            **overrides,
-        )
+    with signals(stop):
+        report = api.forecast(recipe, n, out, tokens_per_second=tokens_per_second, stop=stop, say=say, **overrides)
     return Result(report, forecast_text(report))
 
 
