@@ -203,6 +203,8 @@ FLAGS = (
     Flag("--in-flight", "in_flight", "Documents under way at each worker.", int),
     Flag("--ray", "ray", "auto, local, none (one process), or the address of a cluster."),
     Flag("--genres-dir", "genres_dir", "A directory of genre files; repeatable.", list[str], reads=directories),
+    Flag("--max-cost", "max_cost", "Dollars that the directory may cost in all its life; none without it.", float),
+    Flag("--prices", "prices", "A file of prices, laid over the built-in table.", reads=absolute),
     Flag("--drain-timeout", "drain_timeout", "Seconds to wait for what is in flight when stopped.", float),
 )
 
@@ -388,7 +390,9 @@ def assemble(
     directory: Directory,
     out: Out,
     overrides: Overrides,
-    exclude: Annotated[list[str] | None, typer.Option(help="genre=…, principle=… or model=…; repeatable.")] = None,
+    exclude: Annotated[
+        list[str] | None, typer.Option(help="genre=…, principle=…, model=… or axis.NAME=…; repeatable.")
+    ] = None,
     match: Annotated[str | None, typer.Option(help="Keep exactly the briefs that this corpus accepted.")] = None,
 ) -> Result:
     """Another corpus from the answers of DIR, free: other checks, mix, shard size, tokenizer."""

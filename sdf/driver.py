@@ -22,6 +22,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from sdf.allowance import Account, Allowance
 from sdf.assemble import Cut, Pair
 from sdf.errors import EngineDead, RecipeError, SdfError, UsageError
 from sdf.job import Job
@@ -114,9 +115,9 @@ class _Actor:
             gc.freeze()
         return os.getpid()
 
-    async def exchange(self, orders: Sequence[Order], acked: int) -> Batch:
+    async def exchange(self, orders: Sequence[Order], acked: int, allowance: Allowance) -> Batch:
         assert self._worker is not None
-        return await self._worker.exchange(orders, acked)
+        return await self._worker.exchange(orders, acked, allowance)
 
     async def adopt(self, answered: Sequence[Answered]) -> None:
         assert self._worker is not None
@@ -126,9 +127,9 @@ class _Actor:
         assert self._worker is not None
         await self._worker.drain()
 
-    async def close(self) -> None:
+    async def close(self) -> Account:
         assert self._worker is not None
-        await self._worker.close()
+        return await self._worker.close()
 
 
 class _Hand:
@@ -142,8 +143,8 @@ class _Hand:
     async def start(self, answered: Any) -> None:
         await self._call("start", answered)
 
-    async def exchange(self, orders: Sequence[Order], acked: int) -> Batch:
-        batch: Batch = await self._call("exchange", orders, acked)
+    async def exchange(self, orders: Sequence[Order], acked: int, allowance: Allowance) -> Batch:
+        batch: Batch = await self._call("exchange", orders, acked, allowance)
         if isinstance(batch.error, EngineDead):
             # Only a new process can have a new engine; what is settled is flushed, and read back from the ledger.
             await self.close()
@@ -156,10 +157,11 @@ class _Hand:
     async def drain(self) -> None:
         await self._call("drain")
 
-    async def close(self) -> None:
-        await self._call("close")
+    async def close(self) -> Account:
+        account = await self._call("close")
         self.is_gone = True
         ray.kill(self._actor)
+        return account
 
     async def _call(self, method: str, *arguments: Any) -> Any:
         for _ in range(MAX_UNAVAILABLE):

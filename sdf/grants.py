@@ -2,9 +2,9 @@
 
     cap = spent before + what workers hold (granted, and not given back) + free
 
-A grant is durable before it is sent, so whatever happens a worker spends no more than is on record. What was granted and
-never given back counts as spent from then on, unless the ledger proves more: a kill costs the worst case of what was
-in flight, and some seconds of spending granted ahead. Amounts are cumulative, so messages may be lost or repeated.
+A grant is durable before it is sent, so whatever happens a worker spends no more than is on record. What was granted
+and never given back counts as spent from then on, unless the ledger proves more: a kill costs the worst case of what
+was in flight, and some seconds of spending granted ahead. Amounts are cumulative, so messages may be lost or repeated.
 """
 
 from __future__ import annotations
@@ -174,6 +174,27 @@ class Grants:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What a directory has cost in all its life, in dollars, and what may be spent on it.
+
+    `spent` is what answers came to, of which `here` in this run; `presumed` is taken for spent besides: attempts whose
+    outcome is unknown, and grants of workers that ended without a word. `n_unpriced` answers of this run have no known
+    price. `cap` None: no limit was set.
+    """
+
+    spent: float
+    presumed: float
+    here: float
+    n_unpriced: int
+    cap: float | None
+
+    @property
+    def is_worth_saying(self) -> bool:
+        """Whether anyone who bills was asked, or a cap was set."""
+        return bool(self.spent or self.presumed or self.n_unpriced) or self.cap is not None
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """What a directory has cost so far, in dollars: proved by answers in its ledger, and beyond them taken for spent,
     because a worker that was granted it ended without a word."""
@@ -213,8 +234,8 @@ def _outstanding(run_dir: RunDir) -> dict[str, float]:
                 found[f"{match[1]}/{worker}"] = float(amounts["granted"]) - float(amounts["returned"])
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DamagedError(
-                f"{run_dir.root}/{path}: not a record of grants as sdf writes it; restore it from a copy, or delete it: "
-                "then only what the ledger proves counts against --max-cost"
+                f"{run_dir.root}/{path}: not a record of grants as sdf writes it; restore it from a copy, or delete "
+                "it: then only what the ledger proves counts against --max-cost"
             ) from None
     return found
 
@@ -231,6 +252,14 @@ class Treasury:
         self._written_at = -math.inf
         self._turn = asyncio.Lock()
 
+    def hire(self, worker: str) -> None:
+        self.grants.hire(worker)
+
+    def hear(self, worker: str, account: Account) -> BudgetExhausted | None:
+        """Takes a worker's word; returns the error that ends the run, once nothing more can be paid."""
+        self.grants.hear(worker, account, self._clock())
+        return self._exhausted()
+
     async def granted(self, worker: str) -> float:
         """Dollars that the worker may spend in its whole life, on record when this returns."""
         async with self._turn:
@@ -246,8 +275,7 @@ class Treasury:
             await asyncio.to_thread(self._run_dir.write, self._path, data)
         self._durable, self._written_at = granted, self._clock()
 
-    def exhausted(self) -> BudgetExhausted | None:
-        """The error that ends a run whose money is used up."""
+    def _exhausted(self) -> BudgetExhausted | None:
         needed = self.grants.needed
         if needed is None:
             return None

@@ -7,8 +7,8 @@ nor the genre files are at hand.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,17 @@ from sdf import constitution as constitutions
 from sdf import genres as genre_files
 from sdf.bans import read_bans
 from sdf.constitution import Constitution
+from sdf.corpora import principles_of
 from sdf.decontaminate import Evaluation, pin
 from sdf.errors import ConstitutionError, DamagedError, GenreError, RecipeError
 from sdf.frontmatter import near
 from sdf.genres import Genre
+from sdf.genres.model import STAGE
 from sdf.names import LOCALES
+from sdf.prices import Prices, builtin, example, load_prices
 from sdf.recipe import ANY_GENRE, DECIDES, DROPPED_SAMPLING, UNSAID, Decides, Recipe, load, place_of
 from sdf.records import Seat, canonical_json, digest
-from sdf.sources import fingerprint
+from sdf.sources import pin as pin_source
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Job:
     genres: tuple[Genre, ...]
     bans: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    prices: Prices = field(default_factory=builtin)
+    cells: tuple[str, ...] = ()
 
     @property
     def seats(self) -> tuple[Seat, ...]:
@@ -54,11 +59,13 @@ class Job:
         for genre in self.genres:
             found[f"genre {genre.key}"] = ("text", genre.hash)
             if genre.source is not None:
-                found[f"source of {genre.key}"] = ("text", genre.source.sha256 or "not pinned")
+                found[f"source of {genre.key}"] = ("text", genre.source.lineage or genre.source.sha256 or "not pinned")
             packaging: list[Any] = [genre.kind, genre.dedup, dict(genre.emit), genre.checks.model_dump(mode="json")]
             if genre.emit_templates:
                 packaging.append({column: each.source for column, each in genre.emit_templates.items()})
             found[f"checks and packaging of {genre.key}"] = ("corpus", digest(canonical_json(packaging))[:12])
+        if self.cells:
+            found["principles"] = ("text", ", ".join(self.cells))
         if self.bans:
             is_asked = any("bans" in genre.asks_with for genre in self.genres)
             found["bans"] = ("text" if is_asked else "corpus", digest(*self.bans)[:12])
@@ -82,6 +89,7 @@ class Job:
             "constitution": {"source": self.constitution.source, "text": self.constitution.text},
             "genres": [genre_files.dump(genre) for genre in self.genres],
             "bans": list(self.bans),
+            "cells": list(self.cells),
             "evaluations": [asdict(each) for each in self.evaluations],
         }
         return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode()
@@ -92,13 +100,14 @@ def job_of_snapshot(data: bytes, path: str) -> Job:
     try:
         content: dict[str, Any] = json.loads(data)
         recipe = Recipe.model_validate(content["recipe"])
-        text = content["constitution"]
+        text, cells = content["constitution"], tuple(content.get("cells", ()))
         return Job(
             recipe,
-            constitutions.of_text(text["text"], text["source"]),
+            _only(constitutions.of_text(text["text"], text["source"]), cells),
             tuple(genre_files.restore(each) for each in content["genres"]),
             tuple(content.get("bans", ())),
             tuple(Evaluation(**each) for each in content.get("evaluations", ())),
+            cells=cells,
         )
     except (ValueError, KeyError, TypeError, GenreError, ConstitutionError) as error:
         raise DamagedError(f"{path}: not a recipe as sdf writes it ({error}); restore the file from a copy") from None
@@ -140,6 +149,8 @@ def compile_job(recipe: Recipe) -> Job:
 
     Errors name the file, and the nearest known genre.
     """
+    if recipe.stages:
+        raise RecipeError(f"{recipe.name} has stages, each of which is a job: {', '.join(recipe.stages)}")
     known = genre_files.discover([Path(each) for each in recipe.genres_dir])
     for name in recipe.mix:
         if name not in known:
@@ -152,8 +163,12 @@ def compile_job(recipe: Recipe) -> Job:
     for genre in genres:
         _check_locales(genre)
     bans = read_bans(recipe.bans) if recipe.bans is not None else ()
-    job = Job(recipe, constitutions.load(recipe.constitution), genres, bans, pin(recipe.decontaminate))
+    prices = load_prices(recipe.prices) if recipe.prices is not None else builtin()
+    constitution = constitutions.load(recipe.constitution)
+    cells = _cells(recipe, constitution)
+    job = Job(recipe, _only(constitution, cells), genres, bans, pin(recipe.decontaminate), prices, cells)
     _check_models(job)
+    _check_prices(job)
     return job
 
 
@@ -175,6 +190,43 @@ def _check_models(job: Job) -> None:
             f"provider vllm runs one engine in each worker, and the roles ask for several ({models}); "
             "serve the others with `vllm serve`, and give their roles provider openai"
         )
+
+
+def _check_prices(job: Job) -> None:
+    """A cap binds what has a price alone."""
+    if job.recipe.max_cost is None:
+        return
+    for seat in job.seats:
+        provider, model = job.recipe.backend_of(seat).provider, job.recipe.model_of(seat)
+        if job.prices.price_of(provider, model) is None:
+            raise RecipeError(
+                f"--max-cost: the price of {model} at {provider} is not known (table of {job.prices.date}), so no "
+                "cap can hold; give it with --prices FILE, in dollars per million tokens, such as: "
+                f"{example(provider, model)}"
+            )
+
+
+def _cells(recipe: Recipe, constitution: Constitution) -> tuple[str, ...]:
+    """The principles a recipe restricts itself to, in the order of the constitution; () for all of them."""
+    is_bank = isinstance(recipe.principles, str)
+    if isinstance(recipe.principles, str) and recipe.principles.startswith(STAGE):
+        return ()
+    named = principles_of(recipe.principles) if isinstance(recipe.principles, str) else recipe.principles
+    known = [each.id for each in constitution.principles]
+    for place, name in enumerate(named):
+        if name not in known:
+            of = f"the corpus {recipe.principles}" if is_bank else "principles"
+            raise RecipeError(
+                f"{of}: no principle {name!r} in {constitution.source}{near(name, known)}",
+                ("principles",) if is_bank else ("principles", place),
+            )
+    return tuple(name for name in known if name in named)
+
+
+def _only(constitution: Constitution, cells: Collection[str]) -> Constitution:
+    if not cells:
+        return constitution
+    return replace(constitution, principles=tuple(each for each in constitution.principles if each.id in cells))
 
 
 def _is_unsaid(recipe: Recipe, name: str) -> bool:
@@ -226,9 +278,12 @@ def _with_path(genre: Genre, recipe: Recipe) -> Genre:
 
 
 def _pinned(genre: Genre) -> Genre:
-    if genre.source is None or genre.source.sha256 is not None:
+    """A stage that is not made yet has nothing to pin."""
+    source = genre.source
+    if source is None or source.sha256 is not None or str(source.path).startswith(STAGE):
         return genre
-    return replace(genre, source=replace(genre.source, sha256=fingerprint(genre.source, genre.path)))
+    found = pin_source(source, genre.path)
+    return replace(genre, source=replace(source, sha256=found.sha256, lineage=found.lineage))
 
 
 def _check_locales(genre: Genre) -> None:

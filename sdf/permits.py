@@ -2,8 +2,8 @@
 
 Every worker slows down by itself at once; here the slowing is made the cluster's, once per burst of rate limits: a cut
 opens a new turn of its lane, and only a request that was sent in the present turn can cause the next. Shares follow
-demand. The trade-off: every worker keeps one permit, so that no document waits for ever, and a lane that allows less than
-one request per worker is limited by the workers' own waiting alone.
+demand. The trade-off: every worker keeps one permit, so that no document waits for ever, and a lane that allows less
+than one request per worker is limited by the workers' own waiting alone.
 """
 
 from __future__ import annotations

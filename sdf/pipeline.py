@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from sdf.allowance import Account, Allowance
 from sdf.assemble import Cut, Pair, Terms
 from sdf.errors import CircuitOpen, SdfError, StorageError, StorageFull, Superseded
 from sdf.failpoints import reach
@@ -29,6 +30,7 @@ from sdf.reading import Reader, is_written
 from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
 from sdf.shards.card import write_card
+from sdf.spending import Spending
 from sdf.storage import RunDir, check_epoch
 from sdf.storage.lease import RENEW_EVERY, STALE_AFTER, Lease
 from sdf.story import Outcome, Progress, Story, facts_of
@@ -50,13 +52,13 @@ class WorkerLost(Exception):  # noqa: N818  an event that the story goes on from
 class Hand(Protocol):
     """A worker as the story sees it; `exchange` raises WorkerLost."""
 
-    async def exchange(self, orders: Sequence[Order], acked: int) -> Batch: ...
+    async def exchange(self, orders: Sequence[Order], acked: int, allowance: Allowance) -> Batch: ...
 
     async def adopt(self, answered: Sequence[Answered]) -> None: ...
 
     async def drain(self) -> None: ...
 
-    async def close(self) -> None: ...
+    async def close(self) -> Account: ...
 
 
 class Crew(Protocol):
@@ -135,6 +137,7 @@ class Run:
         measured = Reader(self.job, self.run_dir).measure(self._view.receipts)
         self._view = replace(self._view, receipts=list(measured))
         self._story = Story(self.job, self.terms, self._log, self._view)
+        self._spending = Spending(self.job, self.run_dir, self.lease.epoch, self._view)
         self._before = read_manifest(self.run_dir)
         self._answered = [Answered(self.run_dir, self._view.keys, own=True)]
         self._answered += [_answered_elsewhere(other) for other in self.reuse]
@@ -152,7 +155,8 @@ class Run:
             if self.commits and not self._fold_failed:
                 await self._publish_last()
             self._log.flush()
-            self.report(self._story.progress())
+            await self._spending.keep()
+            self._report()
         finally:
             beats.cancel()
             # One error ends the run; those of other shards must not be reported as if nobody had asked.
@@ -176,6 +180,7 @@ class Run:
                 n_known = len(self._answered)
                 hand = await self.crew.hire(name, self._answered)
                 self._hands[name] = hand
+                self._spending.hire(name)
                 if missed := self._answered[n_known:]:
                     # What others lost while this one was starting.
                     await hand.adopt(missed)
@@ -183,6 +188,7 @@ class Run:
                 await self._drain(name, hand)
             except WorkerLost as error:
                 self._hands.pop(name, None)
+                self._spending.lose(name)
                 await self._recover(name, given, error)
             except SdfError as error:
                 self.stop.request(error)
@@ -198,8 +204,8 @@ class Run:
     async def _exchange(
         self, name: str, hand: Hand, given: dict[object, Order], orders: Sequence[Order], acked: int
     ) -> int:
-        batch = await hand.exchange(orders, acked)
-        self._paid[name] = (batch.n_requests, batch.usage)
+        batch = await hand.exchange(orders, acked, await self._spending.allowance(name))
+        self._hear(name, batch)
         for receipt in batch.receipts:
             given.pop((receipt.genre, receipt.index), None)
         for receipt in batch.rounds:
@@ -218,15 +224,25 @@ class Run:
         deadline = asyncio.get_running_loop().time() + self.job.recipe.drain_timeout
         acked = 0
         while asyncio.get_running_loop().time() < deadline:
-            batch = await hand.exchange((), acked)
-            self._paid[name] = (batch.n_requests, batch.usage)
+            batch = await hand.exchange((), acked, await self._spending.allowance(name))
+            self._hear(name, batch)
             self._story.receive(batch.receipts, batch.rounds)
             acked = batch.number
             if not batch.n_open or isinstance(batch.error, StorageError):
                 break
-        await hand.close()
+        self._spending.close(name, await hand.close())
         self._hands.pop(name, None)
         await self._fold()
+
+    def _hear(self, name: str, batch: Batch) -> None:
+        self._paid[name] = (batch.n_requests, batch.usage)
+        error = self._spending.hear(name, batch.account, batch.lanes)
+        # What stops the run already is the reason for what waits.
+        if error is not None and not self.stop.requested:
+            self.stop.request(error)
+
+    def _report(self) -> None:
+        self.report(replace(self._story.progress(), cost=self._spending.cost))
 
     async def _recover(self, name: str, given: dict[object, Order], error: WorkerLost) -> None:
         """What the lost worker flushed counts; the rest of its orders are given to others."""
@@ -260,7 +276,7 @@ class Run:
         except SdfError as error:
             self._fold_failed = True
             self.stop.request(error)
-        self.report(self._story.progress())
+        self._report()
 
     async def _fold_on(self) -> None:
         while pairs := self._story.fold.advance():
@@ -353,6 +369,7 @@ class Run:
             sum((usage for _, usage in self._paid.values()), Usage()),
             self._story.n_settled - folded,
             self._view.rebilled,
+            self._spending.cost,
         )
 
 

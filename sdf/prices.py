@@ -182,7 +182,7 @@ def builtin() -> Prices:
     return Prices.model_validate_json(TABLE.read_bytes())
 
 
-def load(path: str) -> Prices:
+def load_prices(path: str) -> Prices:
     """The table in a file, laid over the built-in one. RecipeError names file and line."""
     try:
         marked = read(Path(path).read_text(encoding="utf-8-sig"), 1)

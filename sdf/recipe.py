@@ -9,14 +9,15 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from sdf import checks
 from sdf import genres as genre_files
 from sdf.errors import RecipeError
-from sdf.frontmatter import Fault, Marked, near, read, validated
+from sdf.frontmatter import Fault, Location, Marked, near, read, validated
+from sdf.genres.model import STAGE
 from sdf.records import Seat
 
 Decides = Literal["text", "corpus", "run"]
@@ -89,6 +90,35 @@ def shares(value: str, base: Mapping[str, float]) -> dict[str, float]:
 FLAG = 0
 
 
+def positive(mix: dict[str, float]) -> dict[str, float]:
+    for name, share in mix.items():
+        if not (math.isfinite(share) and share > 0):
+            raise ValueError(
+                f"share of {name!r} is {share:g}; a share is a number above 0 (leave a genre out to drop it)"
+            )
+    return mix
+
+
+StageName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,31}$")]
+
+
+class StageEntry(BaseModel):
+    """A stage of a recipe: a corpus of its own, with its share of the tokens. What it does not say is the recipe's."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    share: float = Field(gt=0, le=1_000_000)
+    mix: dict[str, float] = Field(min_length=1)
+    sources: dict[str, str] = {}
+    allow: tuple[str, ...] = ()
+    checks_off: tuple[str, ...] | None = None
+
+    @field_validator("mix")
+    @classmethod
+    def _positive(cls, mix: dict[str, float]) -> dict[str, float]:
+        return positive(mix)
+
+
 class Recipe(BaseModel):
     """The fields of a recipe file. DECIDES says what each of them decides."""
 
@@ -108,7 +138,10 @@ class Recipe(BaseModel):
     model: str | None = None
     models: dict[Seat, str] = {}
 
-    mix: dict[str, float] = Field(min_length=1)
+    # Empty of a recipe with stages, which have a mix each.
+    mix: dict[str, float] = Field(default={}, min_length=1)
+    stages: dict[StageName, StageEntry] = {}
+    principles: str | tuple[str, ...] = ()
     ablate: tuple[str, ...] = ()
     checks_off: tuple[str, ...] = ()
     dedup_threshold: float = Field(default=0.8, gt=0, le=1)
@@ -127,6 +160,8 @@ class Recipe(BaseModel):
     in_flight: int | None = Field(default=None, ge=1, le=100_000)
     ray: str = "auto"
     drain_timeout: float = Field(default=20.0, ge=0)
+    max_cost: float | None = None
+    prices: str | None = None
 
     @field_validator("tokens", "shard_tokens", mode="before")
     @classmethod
@@ -136,12 +171,14 @@ class Recipe(BaseModel):
     @field_validator("mix")
     @classmethod
     def _positive(cls, mix: dict[str, float]) -> dict[str, float]:
-        for name, share in mix.items():
-            if not (math.isfinite(share) and share > 0):
-                raise ValueError(
-                    f"share of {name!r} is {share:g}; a share is a number above 0 (leave a genre out to drop it)"
-                )
-        return mix
+        return positive(mix)
+
+    @field_validator("max_cost")
+    @classmethod
+    def _some_money(cls, cap: float | None) -> float | None:
+        if cap is not None and not (math.isfinite(cap) and cap > 0):
+            raise ValueError(f"{cap:g} is no amount to spend; write dollars above 0, or leave it out for no cap")
+        return cap
 
     @field_validator("provider")
     @classmethod
@@ -180,7 +217,7 @@ class Recipe(BaseModel):
         """The recipe with other values, checked as if a file held them; RecipeError names the field."""
         marked = Marked({**self.model_dump(), **given}, {(): FLAG, **{(key,): FLAG for key in given}})
         try:
-            return validated(Recipe, marked, lambda _: Recipe)
+            return validated(Recipe, marked, _model_at)
         except Fault as fault:
             raise RecipeError(fault.message) from None
 
@@ -256,6 +293,10 @@ DECIDES: Mapping[str, Decides] = {
 }
 
 
+def _model_at(location: Location) -> type[BaseModel]:
+    return StageEntry if len(location) == 2 and location[0] == "stages" else Recipe
+
+
 def builtin_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted((genre_files.BUILTIN_DIR / "recipes").glob("*.yaml"))}
 
@@ -299,7 +340,8 @@ def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
             if entries in given and isinstance(fields.get(entries), dict):
                 given[entries] = {**fields[entries], **given[entries]}
         lines = {**file.lines, **{(key,): FLAG for key in given}}
-        return validated(Recipe, Marked({**fields, **given}, lines), lambda _: Recipe)
+        _check_mix({**fields, **given}, lines)
+        return validated(Recipe, Marked({**fields, **given}, lines), _model_at)
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"{path}: cannot be read ({error}); known recipes: {', '.join(builtin_recipes())}") from None
     except Fault as fault:
@@ -310,8 +352,12 @@ def load(name: str, overrides: Mapping[str, Any]) -> Recipe:
 # In `sources`: every genre that names no file of its own.
 ANY_GENRE = "*"
 
-# What a source says that is an earlier stage of the recipe, and no path.
-STAGE = "stage:"
+def _check_mix(fields: Mapping[str, Any], lines: Mapping[Any, int]) -> None:
+    """Genres stand in one mix, or in that of each stage."""
+    if not fields.get("mix") and not fields.get("stages"):
+        raise Fault(lines.get(("mix",), 1), "'mix' is missing: genres and their shares, or `stages` with a mix each")
+    if fields.get("mix") and fields.get("stages"):
+        raise Fault(lines[("mix",)], "the recipe has stages, and each has a mix of its own; leave this one out")
 
 
 def _anchored(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -322,10 +368,18 @@ def _anchored(fields: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         found["genres_dir"] = [str(folder / str(each)) for each in found["genres_dir"]]
     if isinstance(found.get("decontaminate"), list):
         found["decontaminate"] = [str(folder / str(each)) for each in found["decontaminate"]]
-    if isinstance(found.get("bans"), str):
-        found["bans"] = str(folder / found["bans"])
+    for name in ("bans", "prices"):
+        if isinstance(found.get(name), str):
+            found[name] = str(folder / found[name])
+    if isinstance(found.get("principles"), str):
+        found["principles"] = _source(found["principles"], folder)
     if isinstance(found.get("sources"), dict):
         found["sources"] = {genre: _source(path, folder) for genre, path in found["sources"].items()}
+    if isinstance(found.get("stages"), dict):
+        found["stages"] = {
+            name: _anchored(stage, folder) if isinstance(stage, dict) else stage
+            for name, stage in found["stages"].items()
+        }
     return found
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 from sdf import __version__, tokens
 from sdf.assemble import Cut, Fold, GenreTerms, Terms
 from sdf.dispatch import Dispatch
+from sdf.grants import Cost
 from sdf.job import Job
 from sdf.ledger import LedgerView, SettlementLog
 from sdf.manifest import GenreCount, Manifest, Shard, State, TokenizerRef
@@ -65,6 +66,7 @@ class Progress:
     rejected: dict[str, int]
     n_settled: int
     n_shards: int
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Outcome:
     usage: Usage
     n_overshoot: int
     rebilled: Usage
+    cost: Cost | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
+from sdf.allowance import Account, Allowance, LaneReport
+from sdf.budget import Purse, Stopped
 from sdf.documents import Draft, Meter
 from sdf.errors import RequestRejected, SdfError
 from sdf.failpoints import reach
@@ -85,6 +88,8 @@ class Batch:
     n_requests: int
     usage: Usage
     error: SdfError | None
+    account: Account
+    lanes: Mapping[str, LaneReport]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +110,11 @@ class Worker:
         self._composer = Composer(job)
         self._meter = Meter(job)
         self._writer = LedgerWriter(run_dir, epoch, name)
-        self._panel = Panel(job, BatchLog(run_dir, f"{epoch:06d}-{name}"))
+        self._news = asyncio.Event()
+        self._purse = Purse(None if recipe.max_cost is None else 0.0, self._news.set)
+        has_answered = any(each.own and len(each.keys) for each in answered)
+        batches = BatchLog(run_dir, f"{epoch:06d}-{name}")
+        self._panel = Panel(job, batches, self._purse, has_answered=has_answered)
         self._principles = {principle.id: principle for principle in job.constitution.principles}
         self._answered: list[tuple[Answered, AnswerReader]] = []
         self._adopt(answered)
@@ -123,7 +132,6 @@ class Worker:
         self._closing = False
         self._error: SdfError | None = None
         self._error_is_told = False
-        self._news = asyncio.Event()
         self._full = asyncio.Event()
         self._pulse = asyncio.get_running_loop().create_task(self._flush_for_ever())
         self._pulse.add_done_callback(self._noted)
@@ -135,11 +143,21 @@ class Worker:
     def _adopt(self, answered: Sequence[Answered]) -> None:
         self._answered += [(each, AnswerReader(each.run_dir)) for each in answered]
 
-    async def exchange(self, orders: Sequence[Order], acked: int, patience: float = FLUSH_SECONDS) -> Batch:
-        """Takes orders it has not seen, forgets receipts up to `acked`, and returns what is new.
+    async def exchange(
+        self,
+        orders: Sequence[Order],
+        acked: int,
+        allowance: Allowance | None = None,
+        patience: float = FLUSH_SECONDS,
+    ) -> Batch:
+        """Takes orders it has not seen, forgets receipts up to `acked`, and returns what is new. It goes on within
+        `allowance`, or within the one before.
 
         Waits up to `patience` seconds for news. Repeating a call repeats its answer and nothing else.
         """
+        if allowance is not None:
+            self._purse.allow(allowance.granted, recall=allowance.recall)
+            self._panel.follow(allowance.lanes)
         self._unacked = [entry for entry in self._unacked if entry[0] > acked]
         for order in orders:
             if name_of(order) not in self._seen:
@@ -148,23 +166,26 @@ class Worker:
         # An error is news once: a drain asks on until what is in flight has ended, and must let it.
         if not self._unacked and (self._error is None or self._error_is_told):
             self._news.clear()
-            await _within(self._news, patience)
+            await _within(self._news, patience / 4 if self._purse.is_short else patience)
         self._error_is_told = self._error is not None
         return self._batch()
 
     async def drain(self) -> None:
         """No new request: documents stop at their next step, and go on from its answers another time."""
         self._draining = True
+        self._purse.close()
 
-    async def close(self) -> None:
-        """Ends everything in flight, flushes what is settled, and gives the provider back."""
-        for task in [*self._running, *self._asked.values()]:
+    async def close(self) -> Account:
+        """Ends everything in flight, flushes what is settled, and gives the provider back; its last word on money."""
+        tasks: list[asyncio.Task[Any]] = [*self._running, *self._asked.values()]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._closing = True
         self._full.set()
         await asyncio.wait([self._pulse])
         await self._panel.close()
+        return self._purse.account()
 
     def _start(self, order: Order) -> None:
         self._n_open += 1
@@ -238,14 +259,19 @@ class Worker:
             if location is not None:
                 entry = reader.read(location)
                 return entry.answer, location if answered.own else self._keep(
-                    request, replace(entry, unit=unit, step=step, answer=replace(entry.answer, usage=Usage()))
+                    request,
+                    replace(entry, unit=unit, step=step, answer=replace(entry.answer, usage=Usage()), cost_usd=0.0),
                 )
         if self._draining:
             raise _Drained
-        answer = await self._panel.answer(request)
+        try:
+            answer = await self._panel.answer(request)
+        except Stopped:
+            raise _Drained from None
         self._n_requests += 1
         self._usage += answer.usage
-        return answer, self._keep(request, AnswerEntry(key, unit, step, request.prefix.hash, answer))
+        cost = self._panel.cost(request, answer.usage)
+        return answer, self._keep(request, AnswerEntry(key, unit, step, request.prefix.hash, answer, cost))
 
     def _keep(self, request: Request, entry: AnswerEntry) -> Location:
         self._writer.keep_prefix(request.prefix)
@@ -297,6 +323,8 @@ class Worker:
             self._n_requests,
             self._usage,
             self._error,
+            self._purse.account(),
+            self._panel.reports(),
         )
 
 

@@ -6,39 +6,76 @@ share one limit, since that is what servers count by.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from sdf import providers
+from sdf.allowance import LaneReport, LaneShare
+from sdf.budget import Purse, Till
 from sdf.job import Job
+from sdf.prices import tariff
 from sdf.providers import Provider
 from sdf.providers.batch_log import BatchLog
+from sdf.providers.crowd import Crowd
 from sdf.providers.governor import TIMEOUT, Governor
 from sdf.providers.served import Served
 from sdf.recipe import Backend
-from sdf.records import Answer, Request, Seat
+from sdf.records import Answer, Request, Seat, Usage
+
+
+class Lane(NamedTuple):
+    """A provider and a model of it: what a server limits, and what has one price."""
+
+    provider: Provider
+    model: str
+    till: Till
+    governor: Governor
 
 
 class Panel:
     """Build it inside a running event loop, where the requests are made: providers hold keys and do not pickle."""
 
-    def __init__(self, job: Job, batches: BatchLog | None = None) -> None:
+    def __init__(
+        self, job: Job, batches: BatchLog | None = None, purse: Purse | None = None, *, has_answered: bool = False
+    ) -> None:
         self.recipe = recipe = job.recipe
         self._providers: dict[Backend, Provider] = {}
-        self._governors: dict[Seat, Governor] = {}
-        lanes: dict[tuple[Backend, str], Governor] = {}
+        self._seats: dict[Seat, Lane] = {}
+        self._lanes: dict[str, Lane] = {}
+        lanes: dict[tuple[Backend, str], Lane] = {}
+        purse, crowd = purse or Purse(), Crowd(has_answered)
         for seat in job.seats:
             backend, model = recipe.backend_of(seat), recipe.model_of(seat)
             if backend not in self._providers:
                 self._providers[backend] = providers.make(backend.provider, dict(backend.settings), batches)
             if (backend, model) not in lanes:
-                lanes[backend, model] = Governor(
+                till = Till(purse, tariff(job.prices, backend.provider, dict(backend.settings), model))
+                governor = Governor(
                     self._providers[backend],
                     max_in_flight=recipe.n_in_flight,
                     timeout=None if backend.provider in providers.UNTIMED else TIMEOUT,
+                    till=till,
+                    crowd=crowd,
                 )
-            self._governors[seat] = lanes[backend, model]
+                lanes[backend, model] = Lane(self._providers[backend], model, till, governor)
+                self._lanes[f"{len(self._lanes)} {backend.provider} {model}"] = lanes[backend, model]
+            self._seats[seat] = lanes[backend, model]
 
     async def answer(self, request: Request) -> Answer:
         """As `Governor.answer`, by the backend of the request's seat."""
-        return await self._governors[request.seat].answer(request)
+        return await self._seats[request.seat].governor.answer(request)
+
+    def cost(self, request: Request, usage: Usage) -> float | None:
+        """Dollars of an answer to the request; None where its price is not known."""
+        return self._seats[request.seat].till.tariff.cost(usage)
+
+    def reports(self) -> dict[str, LaneReport]:
+        """A word on each lane. Every worker of a job gives its lanes the same names."""
+        return {name: lane.governor.report(lane.provider.told.get(lane.model)) for name, lane in self._lanes.items()}
+
+    def follow(self, shares: Mapping[str, LaneShare]) -> None:
+        for name, share in shares.items():
+            self._lanes[name].governor.follow(share)
 
     async def served(self, seat: Seat) -> Served:
         """What is known of the seat's model, as `Provider.served`."""

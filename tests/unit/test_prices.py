@@ -9,7 +9,7 @@ import pytest
 
 from sdf import prices
 from sdf.errors import RecipeError
-from sdf.prices import FREE, Price, builtin, load, tariff
+from sdf.prices import FREE, Price, builtin, load_prices, tariff
 from sdf.records import Usage
 
 MILLION = 1_000_000
@@ -86,7 +86,7 @@ def test_a_batch_is_half_and_caches_for_an_hour_unless_told_otherwise() -> None:
 def test_a_price_file_replaces_what_it_names_and_leaves_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "prices.json"
     path.write_text(prices.example("openai", "our-model"))
-    found = load(str(path))
+    found = load_prices(str(path))
     assert found.price_of("openai", "our-model") == Price(input=3, output=15)
     assert found.price_of("anthropic", "claude-opus-5-5") == builtin().price_of("anthropic", "claude-opus-5-5")
     assert found.date == "2026-11-20"
@@ -116,10 +116,10 @@ def test_a_price_file_that_is_wrong_names_file_and_place(content: object, words:
     whole = {"date": "2026-11-20", "source": "x", "models": content}
     path.write_text(content if isinstance(content, str) else json.dumps(whole).replace("NaN", ".nan"))
     with pytest.raises(RecipeError, match=words) as caught:
-        load(str(path))
+        load_prices(str(path))
     assert "prices.json" in str(caught.value)
 
 
 def test_a_price_file_that_is_not_there_says_so(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="cannot be read"):
-        load(str(tmp_path / "none.json"))
+        load_prices(str(tmp_path / "none.json"))

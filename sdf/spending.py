@@ -1,0 +1,93 @@
+"""What a run lets its workers spend, and what it has cost: dollars from the treasury, requests from the permits."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+
+from sdf.allowance import Account, Allowance, LaneReport
+from sdf.errors import BudgetExhausted
+from sdf.grants import Cost, Grants, Spent, Treasury, spent_in
+from sdf.job import Job
+from sdf.ledger import LedgerView
+from sdf.permits import Permits
+from sdf.prices import tariff
+from sdf.storage import RunDir
+
+log = logging.getLogger(__name__)
+
+
+class Spending:
+    """The money and the rates of one epoch. Tell it of every worker: hired, heard, and closed or lost."""
+
+    def __init__(self, job: Job, run_dir: RunDir, epoch: int, view: LedgerView) -> None:
+        self._cap = job.recipe.max_cost
+        self._before = spent_before(job, run_dir, view, epoch)
+        self._treasury: Treasury | None = None
+        if self._cap is not None:
+            self._treasury = Treasury(run_dir, epoch, Grants(self._cap, self._before.total))
+        self._permits = Permits(job.recipe.n_in_flight)
+        self._accounts: dict[str, Account] = {}
+
+    def hire(self, worker: str) -> None:
+        self._permits.hire(worker)
+        if self._treasury is not None:
+            self._treasury.hire(worker)
+
+    async def allowance(self, worker: str) -> Allowance:
+        """What the worker may do from now on; its dollars are on record."""
+        shares = self._permits.shares(worker)
+        if self._treasury is None:
+            return Allowance(None, recall=False, lanes=shares)
+        return Allowance(await self._treasury.granted(worker), self._treasury.grants.recall, shares)
+
+    def hear(self, worker: str, account: Account, lanes: Mapping[str, LaneReport]) -> BudgetExhausted | None:
+        """Takes a worker's word; returns what ends the run, once nothing more can be paid."""
+        self._accounts[worker] = account
+        self._permits.hear(worker, lanes)
+        return None if self._treasury is None else self._treasury.hear(worker, account)
+
+    def close(self, worker: str, account: Account) -> None:
+        self._accounts[worker] = account
+        self._permits.lose(worker)
+        if self._treasury is not None:
+            self._treasury.grants.close(worker, account)
+
+    def lose(self, worker: str) -> None:
+        """A worker that was never hired is none that is lost."""
+        self._permits.lose(worker)
+        if self._treasury is not None:
+            self._treasury.grants.lose(worker)
+
+    async def keep(self) -> None:
+        """The last word of an epoch on its money: what came back is on record too."""
+        if self._treasury is not None:
+            await self._treasury.keep()
+
+    @property
+    def cost(self) -> Cost:
+        assumed = math.fsum(each.assumed for each in self._accounts.values())
+        here = math.fsum(each.spent - each.assumed for each in self._accounts.values())
+        spent = self._before.proved + here
+        presumed = self._before.presumed + assumed
+        if self._treasury is not None:
+            presumed = max(presumed, self._treasury.grants.spent - spent)
+        n_unpriced = sum(each.n_unpriced for each in self._accounts.values())
+        return Cost(spent, presumed, here, n_unpriced, self._cap)
+
+
+def spent_before(job: Job, run_dir: RunDir, view: LedgerView, epoch: int | None = None) -> Spent:
+    """What the directory cost before this epoch (None: in all). Answers that were bought while nobody knew their price
+    count at today's, where the job asks the same model."""
+    found = spent_in(run_dir, view, before_epoch=epoch)
+    asked = {job.recipe.model_of(seat): job.recipe.backend_of(seat) for seat in job.seats}
+    later = 0.0
+    for model, usage in view.unpriced_by_model.items():
+        backend = asked.get(model)
+        cost = tariff(job.prices, backend.provider, dict(backend.settings), model).cost(usage) if backend else None
+        if cost is not None:
+            later += cost
+        elif job.recipe.max_cost is not None:
+            log.warning("what %s has cost here so far is not known, and does not count against --max-cost", model)
+    return Spent(found.proved + later, found.presumed)
