@@ -521,7 +521,7 @@ def export_(
         directory, out, to=to, configs=config or [], columns=columns, tokenizer=tokenizer, file_mb=file_mb
     )
     lines = [
-        f"{made.out}: {made.n_documents:,} documents, {made.n_tokens:,} tokens of manifest {made.manifest} "
+        f"{out}: {made.n_documents:,} documents, {made.n_tokens:,} tokens of manifest {made.manifest} "
         f"({made.state}) as {made.to}: {made.n_files:,} files, {made.size_bytes:,} bytes",
         *(["it was there already, whole"] if made.was_there else []),
     ]
