@@ -9,6 +9,7 @@ text is for a user to read.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import tempfile
@@ -19,10 +20,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sdf import audit as audits
 from sdf import forecast as forecasts
 from sdf import genres as genre_files
 from sdf import providers, shards, tokens
 from sdf.assemble import GenreTerms, Terms
+from sdf.audit import Audit
 from sdf.directory import job_of, occupy
 from sdf.errors import DamagedError, Missing, RecipeError, StorageError, UsageError
 from sdf.eventloop import run_to_end
@@ -45,6 +48,7 @@ from sdf.report.arms import arms
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
 from sdf.report.forecasts import ForecastReport, comparison, forecast_report
 from sdf.report.plans import PlanReport, plan_report
+from sdf.report.text import json_of
 from sdf.reuse import bill
 from sdf.storage import RunDir
 from sdf.storage.lease import Lease
@@ -230,8 +234,8 @@ def assemble(
     """Folds the ledger of `directory` anew into `out`, free: other checks, mix, target, shard size, tokenizer, and
     without the rewrites that `ablate` names, where no later step reads them.
 
-    `exclude` takes "genre=…", "principle=…", "model=…"; `match` keeps exactly the briefs that another corpus accepted.
-    Ends where the ledger does; `finished` says whether the target was reached.
+    `exclude` takes "genre=…", "principle=…", "model=…", "axis.NAME=…"; `match` keeps exactly the briefs that another
+    corpus accepted. Ends where the ledger does; `finished` says whether the target was reached.
     """
     other = RunDir(match) if match is not None else None
     return refold(RunDir(directory), RunDir(out), overrides, exclude, other)
@@ -282,16 +286,46 @@ def show(directory: Path_, id: str) -> Trace:
     return trace_of(run_dir, job_of(run_dir), id)
 
 
-def verify(directory: Path_, *, replay: bool = False) -> Verification:
-    """Every byte and count of a corpus; with `replay`, that its ledger folds to exactly these shards."""
+def audit(directory: Path_, *, before: Path_ | None = None, out: Path_ | None = None) -> Audit:
+    """The habits of a whole corpus, with what to ban in the next run; `before` is an earlier audit to compare with.
+
+    With `out` it is written there as JSON, which `bans` of a recipe and a later `before` read.
+    """
     run_dir = RunDir(directory)
     job = job_of(run_dir)
-    problems = shards.verify_manifests(run_dir)
+    earlier = audits.read_audit(os.fspath(before)) if before is not None else None
+    found = audits.audit(run_dir, job, _committed(run_dir))
+    if earlier is not None:
+        found = replace(found, changes=audits.changes(found.findings, earlier))
+    if out is not None:
+        _write_aside(Path(out), (json.dumps(json_of(found), indent=1, ensure_ascii=False) + "\n").encode())
+    return found
+
+
+def _write_aside(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
+
+
+def _committed(run_dir: RunDir) -> Manifest:
     manifest = shards.read_manifest(run_dir)
     if manifest is None:
         raise StorageError(
             f"{run_dir.root}: nothing is committed yet; `sdf status {run_dir.root}` says where it stands"
         )
+    return manifest
+
+
+def verify(directory: Path_, *, replay: bool = False) -> Verification:
+    """Every byte and count of a corpus; with `replay`, that its ledger folds to exactly these shards."""
+    run_dir = RunDir(directory)
+    job = job_of(run_dir)
+    problems = shards.verify_manifests(run_dir)
+    manifest = _committed(run_dir)
     count = tokens.load(job.recipe.tokenizer).count
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         n_shards = len(manifest.shards)

@@ -492,6 +492,20 @@ def cancel(directory: Directory) -> Result:
 
 
 @command()
+def audit(
+    directory: Directory,
+    out: Annotated[str | None, typer.Option("--out", help="Write the audit there, for --bans and --before.")] = None,
+    before: Annotated[str | None, typer.Option(help="An earlier audit to compare with.")] = None,
+) -> Result:
+    """What no judge of single texts sees: habits of the whole corpus, with verdicts and phrases to ban."""
+    from sdf import api
+    from sdf.report.audit import audit_text
+
+    found = api.audit(directory, before=before, out=out)
+    return Result(found, audit_text(found))
+
+
+@command()
 def gc(directory: Directory) -> Result:
     """Deletes files that the newest manifest does not name."""
     from sdf import api
