@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 
 from sdf.errors import UsageError
-from sdf.shards.file import COLUMNS, Rows
+from sdf.shards.file import COLUMNS, NULLABLE, Rows
 
 
 class JsonlWriter:
@@ -47,7 +47,7 @@ class JsonlWriter:
 class MdsWriter:
     """A directory that `streaming.StreamingDataset(local=…)` reads: `index.json` and `shard.00000.mds`, …
 
-    Texts are `str`, counts `int`; conversations and flags are `json`, which gives null, lists and true back as such.
+    Texts are `str`, counts `int`; conversations, flags and what may be null are `json`, which gives back what it got.
     """
 
     def __init__(self, directory: Path, config: str, columns: tuple[str, ...], file_bytes: int) -> None:
@@ -85,6 +85,6 @@ def _streaming() -> ModuleType:
 
 
 def _encoding(field: Any) -> str:
-    if field.name == "tools" or pa.types.is_list(field.type) or pa.types.is_boolean(field.type):
+    if field.name in NULLABLE or pa.types.is_list(field.type) or pa.types.is_boolean(field.type):
         return "json"
     return "int" if pa.types.is_integer(field.type) else "str"
