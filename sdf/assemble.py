@@ -170,19 +170,23 @@ class Fold:
         for receipt in unit:
             del tally.waiting[receipt.index]
         tally.next += len(unit)
-        rejections = self._rejections(unit)
+        standing = [receipt for receipt in unit if self._is_kept(receipt)]
+        rejections = self._rejections(standing if self.terms.exactly else unit) if standing else []
         if self._verdicts:
             settled = {receipt.location for receipt in unit}
             self._verdicts = {pair: same for pair, same in self._verdicts.items() if pair[1] not in settled}
         if rejections:
             self._reject(tally, rejections)
-        else:
+            return
+        left_out = [receipt for receipt in unit if receipt not in standing]
+        self._reject(tally, [Rejection(receipt.brief, receipt.genre, EXCLUDED) for receipt in left_out])
+        for receipt in standing:
             tally.streak = 0
-            for receipt in unit:
-                self._accept(tally, receipt)
+            self._accept(tally, receipt)
 
     def _rejections(self, unit: list[Receipt]) -> list[Rejection]:
-        """One rejection for every receipt of the unit, or none at all: twins stand and fall together."""
+        """One rejection for every receipt of the unit, or none at all: twins stand and fall together, also where the
+        caller wants one of them alone, so that arms cut along a twin axis hold the same briefs."""
         found = [self._rejection(receipt) for receipt in unit]
         if not any(found):
             return []
@@ -190,9 +194,10 @@ class Fold:
             own or Rejection(receipt.brief, receipt.genre, "twin") for own, receipt in zip(found, unit, strict=True)
         ]
 
+    def _is_kept(self, receipt: Receipt) -> bool:
+        return self.terms.keeps is None or self.terms.keeps(receipt)
+
     def _rejection(self, receipt: Receipt) -> Rejection | None:
-        if self.terms.keeps is not None and not self.terms.keeps(receipt):
-            return Rejection(receipt.brief, receipt.genre, EXCLUDED)
         if receipt.reason is not None and not (self._takes_whatever(receipt) and receipt.n_tokens):
             return Rejection(receipt.brief, receipt.genre, receipt.reason)
         original = self._original(receipt)

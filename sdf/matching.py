@@ -1,4 +1,4 @@
-"""Which briefs an assembly leaves out: by genre, principle or model, or all that another corpus did not accept."""
+"""What an assembly leaves out: by genre, principle, model or axis, or all that another corpus did not accept."""
 
 from __future__ import annotations
 
@@ -17,8 +17,14 @@ from sdf.storage import RunDir
 
 FIELDS = ("genre", "principle", "model")
 
+# What stands before the name of an axis. Its values are prose, so that such a text is read to its end, commas and all.
+AXIS = "axis."
+
 # Briefs looked at for each document when a corpus without a ledger is matched: one accepted in fifty is a bad yield.
 PLANNED = 50
+
+# A brief and its twins: the genre, and the number of the slot in its sequence.
+Unit = tuple[str, int]
 
 # A slot without its seed: what the arms of an ablation share when their prompts differ.
 Place = tuple[str, str, int, str | None]
@@ -29,17 +35,31 @@ class Exclusions:
     genres: frozenset[str]
     principles: frozenset[str]
     models: frozenset[str]
+    axes: frozenset[tuple[str, str]] = frozenset()
 
 
 def exclusions(values: Iterable[str]) -> Exclusions:
-    """From "genre=a,principle=b" texts; UsageError names the part that is none."""
+    """From "genre=a,principle=b" and "axis.tone=dry" texts; UsageError names the part that is none."""
     found: dict[str, set[str]] = {field: set() for field in FIELDS}
-    for entry in (part.strip() for value in values for part in value.split(",") if part.strip()):
+    axes: set[tuple[str, str]] = set()
+    for entry in (part for value in values for part in _entries(value)):
         field, equals, name = entry.partition("=")
-        if field not in found or not equals or not name:
-            raise UsageError(f"--exclude {entry!r}: write genre=NAME, principle=ID or model=NAME{near(field, FIELDS)}")
-        found[field].add(name)
-    return Exclusions(*(frozenset(found[field]) for field in FIELDS))
+        if not equals or not name or (field not in found and not field.startswith(AXIS)):
+            raise UsageError(
+                f"--exclude {entry!r}: write genre=NAME, principle=ID or model=NAME, or "
+                f"axis.NAME=VALUE{near(field, FIELDS)}"
+            )
+        if field in found:
+            found[field].add(name)
+        else:
+            axes.add((field.removeprefix(AXIS), name))
+    return Exclusions(*(frozenset(found[field]) for field in FIELDS), axes=frozenset(axes))
+
+
+def _entries(value: str) -> list[str]:
+    if value.strip().startswith(AXIS):
+        return [value.strip()]
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -50,31 +70,50 @@ def check_known(names: Iterable[str], known: Iterable[str], what: str) -> None:
 
 
 def keeps(reader: Reader, receipts: Sequence[Receipt], excluded: Exclusions) -> Callable[[Receipt], bool] | None:
-    """A predicate for the fold; None when nothing but genres is excluded (those leave the mix)."""
+    """A predicate for the fold; None when nothing but genres is excluded (those leave the mix).
+
+    What a model spoke in leaves with its twins; of twins on an axis that is excluded the others stay.
+    """
     check_known(excluded.principles, {each.id for each in reader.job.constitution.principles}, "principle")
-    unwanted = _spoken_by(reader, receipts, excluded.models) if excluded.models else frozenset[str]()
-    if not excluded.principles and not unwanted:
+    _check_axes(reader.plan, excluded.axes)
+    unwanted = _spoken_by(reader, receipts, excluded.models) if excluded.models else frozenset[Unit]()
+    if not (excluded.principles or excluded.axes or unwanted):
         return None
     plan = reader.plan
 
     def kept(receipt: Receipt) -> bool:
-        if receipt.brief in unwanted:
+        if _unit(plan, receipt) in unwanted or plan.principle_of(receipt.genre, receipt.index) in excluded.principles:
             return False
-        return plan.principle_of(receipt.genre, receipt.index) not in excluded.principles
+        return not excluded.axes or excluded.axes.isdisjoint(plan.brief(receipt.genre, receipt.index).axes.items())
 
     return kept
 
 
-def _spoken_by(reader: Reader, receipts: Sequence[Receipt], models: frozenset[str]) -> frozenset[str]:
-    """Briefs with an answer of one of the models."""
-    found: set[str] = set()
+def _check_axes(plan: Plan, axes: Iterable[tuple[str, str]]) -> None:
+    known: dict[str, set[str]] = {}
+    for genre in plan.genres.values():
+        for axis in genre.axes:
+            known.setdefault(axis.name, set()).update(axis.values)
+    for name, value in sorted(axes):
+        check_known([name], known, "axis")
+        check_known([value], known[name], f"{AXIS}{name}")
+
+
+def _unit(plan: Plan, receipt: Receipt) -> Unit:
+    return receipt.genre, receipt.index // max(1, len(plan.twins(receipt.genre)))
+
+
+def _spoken_by(reader: Reader, receipts: Sequence[Receipt], models: frozenset[str]) -> frozenset[Unit]:
+    """Briefs, with their twins, that have an answer of one of the models."""
+    found: set[Unit] = set()
     known: set[str] = set()
     for batch in batches(receipts, BATCH):
-        for settled in read_settled(reader.ledger, [receipt.location for receipt in batch]):
-            spoken = {entry.answer.model for entry in settled.entries}
+        settled = read_settled(reader.ledger, [receipt.location for receipt in batch])
+        for receipt, each in zip(batch, settled, strict=True):
+            spoken = {entry.answer.model for entry in each.entries}
             known |= spoken
             if spoken & models:
-                found.add(settled.settlement.brief)
+                found.add(_unit(reader.plan, receipt))
     check_known(models, known, "model")
     return frozenset(found)
 

@@ -160,16 +160,17 @@ def plainly(world: World, target: int) -> tuple[list[str], list[tuple[str, str, 
         if len(unit) < turn.n_twins:
             break
         place[name] += turn.n_twins
-        verdicts = [_verdict(world, turn, each, kept) for each in unit]
+        wanted = [each for each in unit if each.brief not in world.excluded]
+        verdicts = [_verdict(world, turn, each, kept) for each in unit] if wanted else [None]
         if not any(verdicts):
-            kept += [(turn, each) for each in unit]
-            n_tokens[name] += sum(each.n_tokens for each in unit)
-            streak[name] = 0
+            kept += [(turn, each) for each in wanted]
+            n_tokens[name] += sum(each.n_tokens for each in wanted)
+            streak[name] = 0 if wanted else streak[name]
+            rejections += [(each.brief, "excluded", None) for each in unit if each not in wanted]
             continue
         verdicts = [verdict or ("twin", None) for verdict in verdicts]
         rejections += [(each.brief, *verdict) for each, verdict in zip(unit, verdicts, strict=True) if verdict]
-        if ("excluded", None) not in verdicts:
-            streak[name] += turn.n_twins
+        streak[name] += turn.n_twins
         if streak[name] >= HOPELESS:
             gone.add(name)
     return [each.brief for _, each in kept], rejections, gone
@@ -178,8 +179,6 @@ def plainly(world: World, target: int) -> tuple[list[str], list[tuple[str, str, 
 def _verdict(
     world: World, turn: GenreTerms, each: Receipt, kept: list[tuple[GenreTerms, Receipt]]
 ) -> tuple[str, str | None] | None:
-    if each.brief in world.excluded:
-        return "excluded", None
     if each.reason is not None:
         return each.reason, None
     for other, document in kept:
@@ -279,6 +278,6 @@ def test_every_brief_that_was_folded_is_a_document_or_a_rejection_once(world: Wo
     kept = [each.brief for cut in cuts_of(fold) for each in cut.receipts]
     assert sorted(kept + [each.brief for each in fold.rejections]) == sorted(folded_briefs)
     for name, tally in fold.tallies.items():
-        fates = [{each.brief in kept for each in unit} for unit in units(world, name)]
-        assert all(len(fate) == 1 for fate in fates)
+        wanted = [[each for each in unit if each.brief not in world.excluded] for unit in units(world, name)]
+        assert all(len({each.brief in kept for each in unit}) <= 1 for unit in wanted)
         assert tally.n_documents == sum(each.brief in kept for each in world.receipts[name])

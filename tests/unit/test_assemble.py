@@ -198,6 +198,15 @@ def test_a_matched_arm_keeps_what_checks_and_dedup_would_drop_but_not_what_has_n
     assert reasons(fold) == [("a-0", "excluded", None), ("a-2", "refused", None)]
 
 
+def test_of_twins_the_one_that_is_wanted_stays_and_still_falls_with_its_sibling() -> None:
+    """Arms cut along a twin axis hold the same briefs."""
+    receipts = [receipt("a", 0), receipt("a", 1), receipt("a", 2), receipt("a", 3, reason="link")]
+    first = folded(excluding(lambda each: each.index % 2 == 0, genre("a", n_twins=2)), *receipts)
+    second = folded(excluding(lambda each: each.index % 2 == 1, genre("a", n_twins=2)), *receipts)
+    assert kept(first) == ["a-1"] and kept(second) == ["a-0"]
+    assert reasons(first) == [("a-0", "excluded", None), ("a-2", "twin", None), ("a-3", "link", None)]
+
+
 def test_an_exhausted_source_leaves_the_merge_and_the_others_go_on() -> None:
     receipts = [receipt("a", 0), receipt("a", 1), *(receipt("b", index) for index in range(9))]
     fold = folded(terms(genre("a", n_briefs=2), genre("b"), target_tokens=700), *receipts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +62,22 @@ def test_an_excluded_principle_leaves_the_documents_in_the_same_order(corpus: tu
         assert own[: len(whole)] == whole[: len(own)]
 
 
+def test_an_axis_is_read_to_its_end_commas_and_all() -> None:
+    assert exclusions(["axis.tone=dry, warm", "genre=a"]).axes == {("tone", "dry, warm")}
+
+
+def test_of_twins_on_an_excluded_axis_the_others_stay(corpus: tuple[str, Path], tmp_path: Path) -> None:
+    api.assemble(corpus[1], tmp_path / "cut", exclude=["axis.voice=you", "genre=note"], tokens=400)
+    voices = {json.loads(row["axes"])["voice"] for row in rows(tmp_path / "cut")}
+    assert voices == {"the assistant"}
+
+
 def test_excluding_the_only_model_leaves_nothing(corpus: tuple[str, Path], tmp_path: Path) -> None:
     outcome = api.assemble(corpus[1], tmp_path / "cut", exclude=["model=offline-grammar"])
     assert rows(tmp_path / "cut") == [] and not outcome.finished
 
 
-@pytest.mark.parametrize("text", ["genre=nte", "principle=saying-what-is", "model=offline-gramar"])
+@pytest.mark.parametrize("text", ["genre=nte", "principle=saying-what-is", "model=offline-gramar", "axis.voice=yu"])
 def test_an_exclusion_of_what_is_not_there_names_the_nearest(
     corpus: tuple[str, Path], tmp_path: Path, text: str
 ) -> None:
