@@ -6,6 +6,7 @@ unparsable, or a request its provider rejected. Trouble that is shared waits in 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -32,6 +33,9 @@ from sdf.records import (
 
 # Asked once, and again twice for what is missing; then the places stay empty.
 ROUND_ATTEMPTS = 3
+
+
+CATEGORY = re.compile(r"[a-z][a-z_]{0,39}")
 
 
 class Ask(Protocol):
@@ -102,7 +106,8 @@ async def _answered(
 def unusable(wants: Wants, answer: Answer) -> str:
     """Why an answer without a value has none."""
     if answer.finish_reason == "refusal":
-        return "refused"
+        # Counted by category; what a server says instead of one is no name for a count.
+        return f"refused ({answer.detail})" if CATEGORY.fullmatch(answer.detail or "") else "refused"
     if answer.finish_reason == "length":
         return "truncated"
     if not answer.text.strip():

@@ -64,9 +64,9 @@ def test_a_refusal_is_answered_by_the_fallback_and_the_row_says_so(tmp_path: Pat
 
     with serving(shape=refuses) as server:
         without = run("without")
-        assert api.status(tmp_path / "without").rejected.get("refused")
+        assert api.status(tmp_path / "without").rejected.get("refused (content_filter)")
         rows = run("with", models={"fallback": "second"})
-        assert not api.status(tmp_path / "with").rejected.get("refused")
+        assert not api.status(tmp_path / "with").rejected.get("refused (content_filter)")
         second = [row for row in rows if row["model"] == "second"]
         assert second and all(row["fallback"] for row in second)
         assert not any(row["fallback"] for row in rows if row["model"] == "writer")

@@ -61,7 +61,7 @@ def test_steps_are_asked_in_file_order_and_each_reads_the_ones_before(job: Job) 
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        (refused("policy"), "refused"),
+        (refused("policy"), "refused (policy)"),
         (Answer("<document>Half a", "length", "a-model"), "truncated"),
         ("", "empty"),
         ("   \n", "empty"),

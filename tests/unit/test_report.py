@@ -122,7 +122,7 @@ def test_an_inspection_adds_up(corpus: RunDir) -> None:
 
 def test_rejections_come_with_ids_that_can_be_shown(faulty: RunDir) -> None:
     inspection, job = inspection_of(faulty, job_of(faulty)), job_of(faulty)
-    assert inspection.rejected["refused"].count >= 1
+    assert inspection.rejected["refused (offline)"].count >= 1
     for reason, rejected in inspection.rejected.items():
         assert len(rejected.examples) <= 3
         for id in rejected.examples:
@@ -157,7 +157,7 @@ def test_a_trace_shows_the_answers_that_were_redrawn(faulty: RunDir) -> None:
 
 def test_a_trace_of_a_refused_brief_ends_where_it_was_refused(faulty: RunDir) -> None:
     job = job_of(faulty)
-    id = inspection_of(faulty, job).rejected["refused"].examples[0]
+    id = inspection_of(faulty, job).rejected["refused (offline)"].examples[0]
     trace = trace_of(faulty, job, id)
     assert (trace.columns, trace.shard) == (None, None)
     last = trace.steps[-1]

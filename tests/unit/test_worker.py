@@ -226,7 +226,7 @@ def test_closing_keeps_what_was_settled(job: Job, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "reason"),
-    [({"refuse": "1"}, "refused"), ({"truncate": "1"}, "truncated"), ({"unparsable": "1"}, None)],
+    [({"refuse": "1"}, "refused (offline)"), ({"truncate": "1"}, "truncated"), ({"unparsable": "1"}, None)],
 )
 def test_a_brief_that_fails_by_its_own_fault_is_settled_with_its_reason(
     job: Job, tmp_path: Path, setting: dict[str, str], reason: str | None
