@@ -126,11 +126,11 @@ def load_job(name: str, overrides: Mapping[str, Any]) -> Job:
 def without(genres: Sequence[Genre], recipe: Recipe) -> list[Genre]:
     """The genres without the rewrites that the recipe leaves out. RecipeError for a name that is none of theirs."""
     for place, name in enumerate(recipe.ablate):
-        _check_ablated(genres, name, ("ablate", place))
+        check_ablated(genres, name, ("ablate", place))
     return [genre_files.ablated(genre, recipe.ablate) for genre in genres]
 
 
-def _check_ablated(genres: Sequence[Genre], name: str, at: tuple[str | int, ...]) -> None:
+def check_ablated(genres: Sequence[Genre], name: str, at: tuple[str | int, ...]) -> None:
     steps = [(genre, step) for genre in genres for step in genre.steps]
     rewrites = [step.name for _, step in steps if step.rewrites is not None]
     if name in rewrites or any(name in genre.ablated for genre in genres):

@@ -1,4 +1,4 @@
-"""Rows that a genre reads from outside: Parquet, JSONL or the newest manifest of another corpus.
+"""Rows that a genre reads from outside: Parquet, JSONL or another corpus.
 
 The file is pinned by sha256, so the sequence it makes is as fixed as a prompt. Others' files are hostile:
 they are opened by `parquet.open_parquet`, which refuses extension types and bombs.
@@ -10,18 +10,20 @@ import hashlib
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
+from sdf.corpora import is_corpus, open_corpus, pinned, rows_with
 from sdf.errors import SourceError
 from sdf.frontmatter import near
 from sdf.genres import Source
-from sdf.manifest import Manifest, newest
+from sdf.genres.model import STAGE
 from sdf.parquet import open_parquet
 from sdf.records import canonical_json
+from sdf.storage import RunDir
 
 
 class Rows(Protocol):
@@ -41,66 +43,88 @@ def open_rows(source: Source, genre_path: str) -> Rows:
 
 
 def _opened(source: Source, genre_path: str) -> Rows:
-    path = _path(source, genre_path)
-    found = fingerprint(source, genre_path)
+    path, columns = _path(source, genre_path), tuple(source.columns)
+    if path.startswith(STAGE):
+        raise SourceError(f"{path}: this stage is not made yet; `sdf run` makes it first")
+    if is_corpus(path):
+        corpus = open_corpus(path)
+        shards, n_rows = rows_with(corpus, pinned(corpus, source.sha256), columns)
+        return ParquetRows([(corpus.run_dir, shard.path) for shard in shards], columns, n_rows)
+    found = _sha256(Path(path))
     if source.sha256 not in (None, found):
         raise SourceError(
             f"{path}: sha256 is {found}, the genre pins {source.sha256}; use the pinned file or change the pin"
         )
-    if path.is_dir():
-        return ParquetRows(corpus_files(path), tuple(source.columns))
-    if path.suffix == ".parquet":
-        return ParquetRows((path,), tuple(source.columns))
-    if path.suffix in (".jsonl", ".json"):
-        return JsonRows(path, tuple(source.columns))
+    if path.endswith(".parquet"):
+        return ParquetRows([(RunDir(Path(path).parent), Path(path).name)], columns)
+    if path.endswith((".jsonl", ".json")):
+        return JsonRows(Path(path), columns)
     raise SourceError(f"{path}: give a .parquet or .jsonl file, or the directory of a corpus")
 
 
-def fingerprint(source: Source, genre_path: str) -> str:
-    """sha256 of the file, or of a corpus its newest manifest, which vouches for every shard."""
+class Pin(NamedTuple):
+    """What a source holds now, and what it is: of a corpus its newest and its first manifest; a file is both."""
+
+    sha256: str
+    lineage: str
+
+
+def pin(source: Source, genre_path: str) -> Pin:
+    """SourceError names the file."""
     path = _path(source, genre_path)
-    file_path = _newest_manifest(path) if path.is_dir() else path
+    if is_corpus(path):
+        corpus = open_corpus(path)
+        return Pin(corpus.sha256, corpus.lineage)
+    found = _sha256(Path(path))
+    return Pin(found, found)
+
+
+def _path(source: Source, genre_path: str) -> str:
+    assert source.path is not None, "a job gives every source its path"
+    if "://" in source.path or source.path.startswith(STAGE):
+        return source.path
+    return str(Path(genre_path).parent / source.path)
+
+
+def _sha256(path: Path) -> str:
     found = hashlib.sha256()
     try:
-        with file_path.open("rb") as file:
+        with path.open("rb") as file:
             while block := file.read(1 << 20):
                 found.update(block)
     except OSError as error:
-        raise SourceError(f"{file_path}: cannot be read ({error.strerror})") from None
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from None
     return found.hexdigest()
 
 
-def _path(source: Source, genre_path: str) -> Path:
-    assert source.path is not None, "a job gives every source its path"
-    return Path(genre_path).parent / source.path
+class Unmade:
+    """Stands for the rows of a corpus that is planned and not made: how many are expected, none known."""
 
+    def __init__(self, columns: tuple[str, ...], n_rows: int) -> None:
+        self._columns, self._n_rows = columns, n_rows
 
-def _newest_manifest(directory: Path) -> Path:
-    name = newest(entry.name for entry in (directory / "manifests").glob("*.json"))
-    if name is None:
-        raise SourceError(f"{directory}: no manifest here; give the directory of a corpus that sdf wrote")
-    return directory / "manifests" / name
+    def __len__(self) -> int:
+        return self._n_rows
 
-
-def corpus_files(directory: Path) -> tuple[Path, ...]:
-    """The shards of the newest manifest, in order; the corpus must be complete."""
-    path = _newest_manifest(directory)
-    manifest = Manifest.from_json(path.read_bytes(), source=str(path))
-    if manifest.state != "complete":
-        raise SourceError(f"{directory}: the corpus is still growing; finish it with `sdf run` first")
-    return tuple(directory / shard.path for shard in manifest.shards)
+    def row(self, number: int) -> Mapping[str, Any]:
+        if not 0 <= number < self._n_rows:
+            raise IndexError(number)
+        return dict.fromkeys(self._columns, "")
 
 
 class ParquetRows:
-    """One row group in memory at a time: briefs are asked for nearly in order."""
+    """One row group in memory at a time: briefs are asked for nearly in order. `most` rows, of files that may have
+    grown since."""
 
-    def __init__(self, paths: tuple[Path, ...], columns: tuple[str, ...]) -> None:
+    def __init__(self, files: Sequence[tuple[RunDir, str]], columns: tuple[str, ...], most: int | None = None) -> None:
         self._columns = columns
-        self._groups: list[tuple[Path, int]] = []
+        self._groups: list[tuple[RunDir, str, int]] = []
         self._starts: list[int] = []
         self._n_rows = 0
-        for path in paths:
-            self._add(path)
+        for run_dir, path in files:
+            if most is None or self._n_rows < most:
+                self._add(run_dir, path)
+        self._n_rows = self._n_rows if most is None else min(self._n_rows, most)
         self._last: tuple[int, Any] | None = None
 
     def __len__(self) -> int:
@@ -114,35 +138,38 @@ class ParquetRows:
             self._last = (group, self._read(group))
         return self._last[1].slice(number - self._starts[group], 1).to_pylist()[0]
 
-    def _add(self, path: Path) -> None:
-        with open_parquet(path, str(path)) as file:
+    def _add(self, run_dir: RunDir, path: str) -> None:
+        place = f"{run_dir.root}/{path}"
+        with run_dir.open(path) as opened:
+            file = open_parquet(opened, place)
             names = file.schema_arrow.names
             missing = [name for name in self._columns if name not in names]
             if missing:
-                raise SourceError(f"{path}: no column {missing[0]!r}{near(missing[0], names)}")
+                raise SourceError(f"{place}: no column {missing[0]!r}{near(missing[0], names)}")
             for name in self._columns:
-                _check_plain(file.schema_arrow.field(name).type, path, name)
+                _check_plain(file.schema_arrow.field(name).type, place, name)
             for number in range(file.metadata.num_row_groups):
-                self._groups.append((path, number))
+                self._groups.append((run_dir, path, number))
                 self._starts.append(self._n_rows)
                 self._n_rows += file.metadata.row_group(number).num_rows
 
     def _read(self, group: int) -> Any:
-        path, number = self._groups[group]
-        with open_parquet(path, str(path)) as file:
+        run_dir, path, number = self._groups[group]
+        with run_dir.open(path) as opened:
+            file = open_parquet(opened, f"{run_dir.root}/{path}")
             return file.read_row_group(number, columns=list(self._columns))
 
 
-def _check_plain(kind: Any, path: Path, column: str) -> None:
+def _check_plain(kind: Any, place: str, column: str) -> None:
     """A row is hashed and rendered as JSON data, so dates, bytes and decimals have no one form in it."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     if pa.types.is_struct(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind):
         for position in range(kind.num_fields):
-            _check_plain(kind.field(position).type, path, column)
+            _check_plain(kind.field(position).type, place, column)
     elif not any(is_kind(kind) for is_kind in _PLAIN):
         raise SourceError(
-            f"{path}: column {column!r} holds {kind}; a row is made of text, numbers, booleans, and lists and structs "
+            f"{place}: column {column!r} holds {kind}; a row is made of text, numbers, booleans, and lists and structs "
             "of these: convert the column"
         )
 

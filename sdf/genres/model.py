@@ -19,6 +19,9 @@ CONFIGS: Mapping[Kind, str] = {"document": "documents", "chat": "chats", "prompt
 TEMPLATE = "template"
 ROW = "row."
 
+# What a source's path says that is an earlier stage of its recipe.
+STAGE = "stage:"
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
@@ -68,12 +71,14 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Source:
     """Rows that become part of the briefs. `path` is relative to the genre file, None when a recipe names it;
-    `sha256` pins it; `line` is that of the source in the front matter."""
+    `sha256` pins it; `line` is that of the source in the front matter. `lineage` stays the same while a corpus
+    that is read grows."""
 
     path: str | None
     sha256: str | None
     columns: tuple[str, ...]
     line: int = 1
+    lineage: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

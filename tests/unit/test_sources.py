@@ -18,7 +18,7 @@ from support import NOTE, QUESTION, make, make_job, write_recipe
 from sdf.errors import SourceError
 from sdf.genres import Source
 from sdf.records import canonical_json
-from sdf.sources import Rows, fingerprint, open_rows
+from sdf.sources import Rows, open_rows, pin
 
 ROWS = [{"topic": f"t{number}", "level": number, "tags": ["a", str(number)]} for number in range(10)]
 
@@ -59,7 +59,7 @@ def test_blank_lines_and_the_last_line_feed_are_no_rows(tmp_path: Path) -> None:
 def test_the_pin_is_the_sha256_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path / "rows.jsonl")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert fingerprint(Source(path.name, None, ("topic",)), str(tmp_path / "genre.md")) == sha256
+    assert pin(Source(path.name, None, ("topic",)), str(tmp_path / "genre.md")) == (sha256, sha256)
     assert len(opened(path, sha256=sha256)) == 10
     path.write_text(path.read_text() + "\n", encoding="utf-8")
     with pytest.raises(SourceError, match=r"rows\.jsonl: sha256 is .* the genre pins"):
@@ -126,8 +126,14 @@ def test_a_complete_corpus_is_a_source_and_a_growing_one_is_not(tmp_path: Path) 
     assert made.manifest is not None and len(rows) == made.manifest.n_documents
     assert set(rows.row(0)) == {"text", "principle"}
     make(write_recipe(tmp_path, {"note": NOTE}, tokens=600), tmp_path / "genres" / "corpus")
-    with pytest.raises(SourceError, match="corpus: sha256 is"):
-        open_rows(genre.source, genre.path)
+    # What is pinned stays what it was, in shards that have grown since.
+    pinned = open_rows(genre.source, genre.path)
+    assert [pinned.row(place) for place in range(len(pinned))] == [rows.row(place) for place in range(len(rows))]
+    grown = make_job(tmp_path, {"question": text})
+    (later,) = grown.genres
+    assert later.source is not None and len(open_rows(later.source, later.path)) > len(rows)
+    assert later.source.sha256 != genre.source.sha256 and later.source.lineage == genre.source.lineage
+    assert grown.hash == job.hash
     manifest = max((tmp_path / "genres" / "corpus" / "manifests").glob("*.json"))
     assert b'"complete"' in manifest.read_bytes()
 
