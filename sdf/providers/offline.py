@@ -33,7 +33,8 @@ class Settings:
     """How the provider behaves; fractions are shares of requests, `_every` and `_after` count calls (0: never).
 
     `latency` is in seconds, and what a rate limit asks to wait. `sampled` draws true randomness for each answer,
-    as a hosted model does: two answers to one request then differ.
+    as a hosted model does: two answers to one request then differ. `tic` is a phrase that every text ends with, as a
+    habit of a model would be, unless what its requests begin with speaks of it.
     """
 
     latency: float = 0.0
@@ -46,6 +47,7 @@ class Settings:
     unparsable: float = 0.0
     tool_use: float = 0.0
     sampled: bool = False
+    tic: str = ""
 
     @classmethod
     def of(cls, settings: Mapping[str, str]) -> Settings:
@@ -85,7 +87,12 @@ def _bad(name: str, value: str, wanted: str) -> RecipeError:
     return RecipeError(f"provider offline: {name} is {value!r}; write {wanted}")
 
 
-_PARSERS: Mapping[str, Callable[[str, str], Any]] = {"float": _float, "int": _int, "bool": _bool}
+_PARSERS: Mapping[str, Callable[[str, str], Any]] = {
+    "float": _float,
+    "int": _int,
+    "bool": _bool,
+    "str": lambda _, value: value,
+}
 
 
 class Offline:
@@ -131,6 +138,8 @@ class Offline:
         if request.tools and self._befalls("tool_use", request):
             return replace(_as_answer(request, "", "tool_use"), tool_calls=tool_call(writer, request.tools))
         text = SHAPES[request.wants.returns](writer, request)
+        if self.settings.tic and request.wants.returns == "text":
+            text = _with_tic(request, text, self.settings.tic)
         if self._befalls("truncate", request):
             return _as_answer(request, text[: len(text) * 2 // 5], "length")
         return _as_answer(request, *_within_limits(request, text))
@@ -138,6 +147,13 @@ class Offline:
     def _befalls(self, fault: str, request: Request) -> bool:
         share: float = getattr(self.settings, fault)
         return share > 0 and stream(fault, request.key()) < share * 2**64
+
+
+def _with_tic(request: Request, text: str, tic: str) -> str:
+    if tic.casefold() in request.prefix.text.casefold():
+        return text
+    prose, closing, end = text.rpartition("\n</") if request.wants.tag else (text, "", "")
+    return f"{prose} And that was that, {tic}.{closing}{end}"
 
 
 def _is_due(n_call: int, every: int) -> bool:
