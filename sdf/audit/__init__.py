@@ -93,7 +93,7 @@ def _of_texts(config: str, sampled: Sampled, job: Job) -> Iterator[Finding]:
     yield shared_phrases(config, texts, constitution)
     yield from habits(config, texts)
     yield names(config, texts, known)
-    yield topics(config, texts)
+    yield topics(config, texts, constitution)
     yield near_duplicates(config, texts, sampled.ids)
     yield distinct(config, texts)
     yield compression(config, texts)

@@ -31,7 +31,7 @@ _GRAMMAR = frozenset(
     from had has have he her him his how i if in into is it its just like made make me more most my not of on one or
     other our out over part rest same she side so some than that the their them then there they thing this through to
     time two up us was way we were what when where which while who will with would you your first for last
-    middle don didn doesn isn wasn can t s m re ll ve d know think""".split()  # noqa: SIM905  a list of quoted words would hide them
+    middle don didn doesn isn wasn can t s m re ll ve d day days know think""".split()  # noqa: SIM905  a list of quoted words would hide them
 )
 
 

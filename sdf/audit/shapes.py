@@ -30,8 +30,8 @@ _OPENINGS: Mapping[str, re.Pattern[str]] = {
 }
 _CLOSINGS: Mapping[str, re.Pattern[str]] = {
     "a question": re.compile(r".*\?\W*$"),
-    "a signature": re.compile(r"[—–-]{1,2}\s*\w.{0,60}$|.{1,40}(?<![.!?…:\"”'*)\]])$"),
     "a list": re.compile(r"[-*•]\s|\d+[.)]\s"),
+    "a signature": re.compile(r"[—–-]{1,2}\s*\w.{0,60}$|.{1,40}(?<![.!?…:\"”'*)\]])$"),
     "a quotation": re.compile(r".*[\"”»]\W{0,2}$"),
     "one short sentence": re.compile(r"(?=(\S+\s+){0,11}\S+$)[^.!?]*[.!?…]$"),
     "plain prose": re.compile(""),
