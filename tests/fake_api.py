@@ -18,8 +18,21 @@ from typing import Any
 
 from aiohttp import web
 
+from sdf.prices import Tariff
 from sdf.providers.offline import Offline
-from sdf.records import Answer, Message, Prefix, Request, Returns, Sampling, Wants, canonical_json, digest, stream
+from sdf.records import (
+    Answer,
+    Message,
+    Prefix,
+    Request,
+    Returns,
+    Sampling,
+    Usage,
+    Wants,
+    canonical_json,
+    digest,
+    stream,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +75,24 @@ class FakeAPI:
     asked: list[Asked] = field(default_factory=list)
     billed: Counter[str] = field(default_factory=Counter)
     lost: Counter[str] = field(default_factory=Counter)
+    # What the server put on the bill, lost or not: a model and what it took.
+    bills: list[tuple[str, Usage]] = field(default_factory=list)
+    # Headers of every answer.
+    headers: dict[str, str] = field(default_factory=dict)
     attempts: Counter[str] = field(default_factory=Counter)
     n_redirected: int = 0
     # What the server tells of its models, each with its `id`; None: it tells of none, as many do.
     models: list[dict[str, Any]] | None = None
+
+    def bill(self, asked: Asked, answer: Answer) -> dict[str, Any]:
+        """The reply, which is paid for from here on, whatever becomes of it."""
+        self.billed[asked.name] += 1
+        message = PROTOCOLS[asked.path](asked, answer, self.shape(asked))
+        self.bills.append((asked.body["model"], _taken(message["usage"])))
+        return message
+
+    def billed_usd(self, tariff: Tariff) -> float:
+        return sum(tariff.cost(usage) or 0.0 for _, usage in self.bills)
 
     @property
     def n_billed_again(self) -> int:
@@ -88,11 +115,10 @@ class FakeAPI:
 
     async def reply(self, asked: Asked, request: web.Request) -> web.StreamResponse:
         answer = await self.answer(asked)
-        self.billed[asked.name] += 1
-        protocol = PROTOCOLS[asked.path]
+        message = self.bill(asked, answer)
         if asked.body.get("stream"):
             return await self.streamed(asked, request, answer)
-        return web.json_response(protocol(asked, answer, self.shape(asked)))
+        return web.json_response(message, headers=self.headers)
 
     async def streamed(self, asked: Asked, request: web.Request, answer: Answer) -> web.StreamResponse:
         response = web.StreamResponse(headers={"content-type": "text/event-stream"})
@@ -196,6 +222,15 @@ def completion(asked: Asked, answer: Answer, shape: str | None) -> dict[str, Any
     return _openai_reply(asked, answer, shape, {"text": answer.text})
 
 
+def _taken(usage: Mapping[str, Any]) -> Usage:
+    """What a reply of either protocol says it took."""
+    if "prompt_tokens" in usage:
+        n_cached = usage["prompt_tokens_details"]["cached_tokens"]
+        return Usage(usage["prompt_tokens"] - n_cached, usage["completion_tokens"], n_cached)
+    cached = (usage["cache_read_input_tokens"], usage["cache_creation_input_tokens"])
+    return Usage(usage["input_tokens"], usage["output_tokens"], *cached)
+
+
 PROTOCOLS: Mapping[str, Callable[[Asked, Answer, str | None], dict[str, Any]]] = {
     "/v1/messages": anthropic_message,
     "/v1/chat/completions": chat_completion,
@@ -265,7 +300,7 @@ def _status(fault: str) -> Fault:
 
 async def _lost(api: FakeAPI, asked: Asked, request: web.Request, parameter: str) -> web.StreamResponse:
     """Answered and billed; the reply never arrives."""
-    api.billed[asked.name] += 1
+    api.bill(asked, await api.answer(asked))
     api.lost[asked.name] += 1
     return await _cut(request)
 
@@ -283,7 +318,7 @@ async def _hang(api: FakeAPI, asked: Asked, request: web.Request, parameter: str
 
 async def _drip(api: FakeAPI, asked: Asked, request: web.Request, parameter: str) -> web.StreamResponse:
     """A byte now and then: never silent, never done."""
-    api.billed[asked.name] += 1
+    api.bill(asked, await api.answer(asked))
     api.lost[asked.name] += 1
     response = web.StreamResponse(headers={"content-type": "application/json"})
     await response.prepare(request)
@@ -293,11 +328,16 @@ async def _drip(api: FakeAPI, asked: Asked, request: web.Request, parameter: str
     return response
 
 
+async def _slow(api: FakeAPI, asked: Asked, request: web.Request, parameter: str) -> web.StreamResponse:
+    """Nothing is wrong; it takes so many seconds."""
+    await asyncio.sleep(float(parameter))
+    return await api.reply(asked, request)
+
+
 async def _truncated(api: FakeAPI, asked: Asked, request: web.Request, parameter: str) -> web.StreamResponse:
     """The first half of the reply, as if that were all."""
-    api.billed[asked.name] += 1
     api.lost[asked.name] += 1
-    message = PROTOCOLS[asked.path](asked, await api.answer(asked), None)
+    message = api.bill(asked, await api.answer(asked))
     if asked.body.get("stream"):
         # All of its text, and no word on how it ended.
         half = [f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events(message)][:3]
@@ -339,6 +379,7 @@ _FAULTS: Mapping[str, Fault] = {
     "hang": _hang,
     "begun_then_hang": _begun_then_hang,
     "drip": _drip,
+    "slow": _slow,
     "truncated": _truncated,
     "redirect": _redirect,
     "page": _page,

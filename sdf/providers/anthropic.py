@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
+import aiohttp
 import anthropic
 import httpx2
 
@@ -354,8 +355,9 @@ def _detail(reason: str, details: Any) -> str | None:
 
 
 def _never_connected(error: BaseException) -> bool:
-    """Whether no connection was made, so that nothing was sent."""
-    is_so = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+    """Whether no connection was made, so that nothing was sent. The transport alone knows: above it, a reply that was
+    cut off is called an error of connecting too."""
+    is_so = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     return is_so or (error.__cause__ is not None and _never_connected(error.__cause__))
 
 
