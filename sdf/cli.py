@@ -28,6 +28,7 @@ from typer.core import TyperCommand, TyperGroup
 from sdf.errors import GenreError, SdfError
 
 if TYPE_CHECKING:
+    from sdf.manifest import Manifest
     from sdf.pipeline import Stop
     from sdf.story import Outcome
 
@@ -102,6 +103,15 @@ def sources(entries: Sequence[str]) -> dict[str, str]:
 
 def engine(entries: Sequence[str]) -> dict[str, str]:
     return {f"engine.{name}": value for name, value in settings(entries).items()}
+
+
+def principles(text: str) -> str | tuple[str, ...]:
+    """A bank is a directory; ids are separated by commas."""
+    if text.startswith("stage:") or "://" in text:
+        return text
+    if Path(text).is_dir() or os.sep in text:
+        return absolute(text)
+    return tuple(each.strip() for each in text.split(",") if each.strip())
 
 
 # What folds a ledger: `assemble` takes these alone, for no answer depends on them.
@@ -196,6 +206,12 @@ FLAGS = (
         "GENRE=PATH: the rows that a genre reads, or PATH for all that name none; repeatable.",
         list[str],
         reads=sources,
+    ),
+    Flag(
+        "--principles",
+        "principles",
+        "Only these principles: their ids, a,b,c; or the directory of a bank of principles.",
+        reads=principles,
     ),
     Flag("--allow", "allow", "A kind of genre that is in no mix unless asked for; repeatable.", list[str]),
     Flag("--seed", "seed", "Another seed is another corpus.", int),
@@ -420,17 +436,24 @@ def _forecast(recipe: str, n: int, out: str | None, tokens_per_second: float | N
 def _outcome(out: str, outcome: Outcome, exit_code: int | None) -> Result:
     if exit_code is None:
         exit_code = EXIT_UNMET if outcome.unmet or not outcome.finished else 0
-    lines = [f"{out}: nothing is committed yet"]
-    if outcome.manifest is not None:
-        made = outcome.manifest
-        lines = [
-            f"{out}: {made.n_tokens:,} tokens, {made.n_documents:,} documents, {len(made.shards)} shards, {made.state}",
-            f"{outcome.n_requests:,} requests; {outcome.n_overshoot:,} briefs kept for a larger target",
-        ]
+    lines = [_committed(f"{out}: {stage}", each.manifest) for stage, each in outcome.stages.items()]
+    lines = lines or [_committed(out, outcome.manifest)]
+    if outcome.manifest is not None or outcome.stages:
+        lines.append(f"{outcome.n_requests:,} requests; {outcome.n_overshoot:,} briefs kept for a larger target")
     lines += [f"{genre} fell short: {reason}" for genre, reason in outcome.unmet.items()]
+    from sdf.report.costs import outcome_lines
     from sdf.report.terminal import plain
 
+    lines += outcome_lines(outcome)
+
     return Result(outcome, plain("\n".join(lines)), exit_code)
+
+
+def _committed(what: str, made: Manifest | None) -> str:
+    if made is None:
+        return f"{what}: nothing is committed yet"
+    counts = f"{made.n_tokens:,} tokens, {made.n_documents:,} documents, {len(made.shards)} shards"
+    return f"{what}: {counts}, {made.state}"
 
 
 @command()

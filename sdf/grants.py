@@ -179,7 +179,7 @@ class Cost:
 
     `spent` is what answers came to, of which `here` in this run; `presumed` is taken for spent besides: attempts whose
     outcome is unknown, and grants of workers that ended without a word. `n_unpriced` answers of this run have no known
-    price. `cap` None: no limit was set.
+    price, nor have those that the models in `unpriced` gave before. `cap` None: no limit was set.
     """
 
     spent: float
@@ -187,20 +187,22 @@ class Cost:
     here: float
     n_unpriced: int
     cap: float | None
+    unpriced: tuple[str, ...] = ()
 
     @property
     def is_worth_saying(self) -> bool:
         """Whether anyone who bills was asked, or a cap was set."""
-        return bool(self.spent or self.presumed or self.n_unpriced) or self.cap is not None
+        return bool(self.spent or self.presumed or self.n_unpriced or self.unpriced) or self.cap is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What a directory has cost so far, in dollars: proved by answers in its ledger, and beyond them taken for spent,
-    because a worker that was granted it ended without a word."""
+    because a worker that was granted it ended without a word. What the models in `unpriced` took has no known price."""
 
     proved: float
     presumed: float
+    unpriced: tuple[str, ...] = ()
 
     @property
     def total(self) -> float:

@@ -24,6 +24,9 @@ class Spending:
     def __init__(self, job: Job, run_dir: RunDir, epoch: int, view: LedgerView) -> None:
         self._cap = job.recipe.max_cost
         self._before = spent_before(job, run_dir, view, epoch)
+        if self._cap is not None and self._before.unpriced:
+            models = ", ".join(self._before.unpriced)
+            log.warning("what %s has cost here so far is not known, and does not count against --max-cost", models)
         self._treasury: Treasury | None = None
         if self._cap is not None:
             self._treasury = Treasury(run_dir, epoch, Grants(self._cap, self._before.total))
@@ -74,7 +77,7 @@ class Spending:
         if self._treasury is not None:
             presumed = max(presumed, self._treasury.grants.spent - spent)
         n_unpriced = sum(each.n_unpriced for each in self._accounts.values())
-        return Cost(spent, presumed, here, n_unpriced, self._cap)
+        return Cost(spent, presumed, here, n_unpriced, self._cap, self._before.unpriced)
 
 
 def spent_before(job: Job, run_dir: RunDir, view: LedgerView, epoch: int | None = None) -> Spent:
@@ -82,12 +85,18 @@ def spent_before(job: Job, run_dir: RunDir, view: LedgerView, epoch: int | None 
     count at today's, where the job asks the same model."""
     found = spent_in(run_dir, view, before_epoch=epoch)
     asked = {job.recipe.model_of(seat): job.recipe.backend_of(seat) for seat in job.seats}
-    later = 0.0
+    later, unpriced = 0.0, list[str]()
     for model, usage in view.unpriced_by_model.items():
         backend = asked.get(model)
         cost = tariff(job.prices, backend.provider, dict(backend.settings), model).cost(usage) if backend else None
         if cost is not None:
             later += cost
-        elif job.recipe.max_cost is not None:
-            log.warning("what %s has cost here so far is not known, and does not count against --max-cost", model)
-    return Spent(found.proved + later, found.presumed)
+        else:
+            unpriced.append(model)
+    return Spent(found.proved + later, found.presumed, tuple(unpriced))
+
+
+def cost_of(job: Job, run_dir: RunDir, view: LedgerView) -> Cost:
+    """What the directory has cost so far, as its ledger and its grants tell it."""
+    found = spent_before(job, run_dir, view)
+    return Cost(found.proved, found.presumed, 0.0, 0, job.recipe.max_cost, found.unpriced)

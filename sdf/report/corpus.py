@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from sdf.errors import DamagedError
+from sdf.grants import Cost
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import Manifest, Shard
@@ -22,6 +23,7 @@ from sdf.parquet import open_parquet
 from sdf.records import Usage
 from sdf.report.trace import StepTrace, Trace, trace_of
 from sdf.shards import read_manifest, read_rejections
+from sdf.spending import cost_of
 from sdf.storage import RunDir, current_epoch
 from sdf.storage.lease import holder
 
@@ -60,7 +62,8 @@ class Status:
     """Where a corpus stands. `state` is "empty" until something is committed.
 
     `uncommitted` briefs are settled but neither in a shard nor rejected yet; `holder` is who writes the directory;
-    `damaged` are ledger files whose content is lost; `rebilled` was paid more than once for one request.
+    `damaged` are ledger files whose content is lost; `rebilled` was paid more than once for one request, and came to
+    `rebilled_usd` dollars.
     """
 
     directory: str
@@ -78,6 +81,9 @@ class Status:
     damaged: tuple[str, ...]
     usage: Mapping[str, Usage]
     rebilled: Usage
+    stages: tuple[Status, ...] = ()
+    cost: Cost | None = None
+    rebilled_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +112,7 @@ class Inspection:
     axes: Mapping[str, Mapping[str, Mapping[str, Count]]]
     quantiles: Mapping[str, Mapping[float, int]]
     rejected: Mapping[str, Rejected]
+    stages: tuple[Inspection, ...] = ()
 
 
 def status_of(run_dir: RunDir, job: Job) -> Status:
@@ -133,6 +140,8 @@ def status_of(run_dir: RunDir, job: Job) -> Status:
         damaged=view.damaged,
         usage=view.usage_by_model,
         rebilled=view.rebilled,
+        cost=cost_of(job, run_dir, view),
+        rebilled_usd=view.rebilled_usd,
     )
 
 

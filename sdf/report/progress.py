@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from sdf.report.costs import cost_line
 from sdf.report.terminal import plain_line
 from sdf.story import Progress
 
@@ -148,6 +149,8 @@ def line(progress: Progress, rate: Rate) -> str:
     ]
     if progress.n_shards:
         parts.append(f"{progress.n_shards:,} shards")
+    if progress.cost is not None and progress.cost.is_worth_saying:
+        parts.append(cost_line(progress.cost))
     if progress.rejected:
         parts.append(f"rejected {reasons(progress)}")
     if progress.n_tokens < progress.target_tokens:
@@ -168,6 +171,8 @@ def panel(progress: Progress, rate: Rate) -> Table:
     grid.add_row(
         Text("all"), Text(f"{rate.per_second:,.0f} tokens/s"), Text(_of_target(progress)), Text(_ends(progress, rate))
     )
+    if progress.cost is not None and progress.cost.is_worth_saying:
+        grid.add_row(Text("cost"), Text(cost_line(progress.cost)))
     if progress.rejected:
         grid.add_row(Text("rejected"), Text(plain_line(reasons(progress))))
     return grid

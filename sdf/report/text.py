@@ -9,6 +9,7 @@ from typing import Any
 from sdf.genres import Genre
 from sdf.records import Answer, Usage
 from sdf.report.corpus import Count, Inspection, Status
+from sdf.report.costs import cache_line, cost_line, dollars
 from sdf.report.plans import AxisPlan, PlanReport, axes_of
 from sdf.report.terminal import plain, plain_line
 from sdf.report.trace import StepTrace, Trace
@@ -46,6 +47,9 @@ def percent(share: float) -> str:
 
 
 def plan_text(report: PlanReport) -> str:
+    if report.stages:
+        head = table([("recipe", report.recipe), ("stages", len(report.stages)), *_expected(report)])
+        return "\n\n".join([head, *(plan_text(stage) for stage in report.stages)])
     models = ", ".join(f"{role} {model}" for role, model in report.models.items())
     head = table(
         [
@@ -56,19 +60,23 @@ def plan_text(report: PlanReport) -> str:
             ),
             ("models", f"{models} ({report.provider})"),
             ("tokenizer", report.tokenizer),
-            ("target", f"{report.n_tokens:,} tokens"),
-            ("expected", f"{report.n_documents:,} documents, {report.n_requests:,} requests, before rejections"),
+            *_expected(report),
         ]
     )
     genres: list[Row] = [("genre", "kind", "share", "tokens", "documents", "requests", "words", "prefix", "sequence")]
     for each in report.genres:
         words = f"{each.n_words[0]:,} to {each.n_words[1]:,}"
-        sequence = "endless" if each.n_rows is None else f"{each.n_rows:,} briefs of a source"
+        sequence = "endless" if each.n_rows is None else f"{each.n_rows:,} briefs at most"
         counts = (each.n_tokens, each.n_documents, each.n_requests, words, f"{each.prefix_tokens:,} tokens", sequence)
         genres.append((each.key, each.kind, percent(each.share), *counts))
     axes = [f"  {each.key}.{axis.name}: {_shares_text(axis)}" for each in report.genres for axis in each.axes]
     steps = [_steps_table(report), ""] if report.steps else []
     return "\n".join([head, "", table(genres), "", *steps, "axes, with the exact share of each value", *axes])
+
+
+def _expected(report: PlanReport) -> list[Row]:
+    counts = f"{report.n_documents:,} documents, {report.n_requests:,} requests, before rejections"
+    return [("target", f"{report.n_tokens:,} tokens"), ("expected", counts)]
 
 
 def _steps_table(report: PlanReport) -> str:
@@ -78,7 +86,9 @@ def _steps_table(report: PlanReport) -> str:
         effect = f"left out: {each.stands} stands in its place" if each.stands is not None else each.effect
         rows.append((each.genre, each.step, effect, *((each.n_free, each.n_paid) if report.is_reusing else ())))
     if not any(each.effect == "asked anew" for each in report.steps) and any(each.stands for each in report.steps):
-        return f"{table(rows)}\nNo step reads what is left out: `sdf assemble DIR --ablate …` makes this arm for nothing."
+        return (
+            f"{table(rows)}\nNo step reads what is left out: `sdf assemble DIR --ablate …` makes this arm for nothing."
+        )
     if not report.is_reusing:
         return table(rows)
     n_free, n_paid = sum(each.n_free for each in report.steps), sum(each.n_paid for each in report.steps)
@@ -91,6 +101,11 @@ def _shares_text(axis: AxisPlan) -> str:
 
 
 def status_text(status: Status) -> str:
+    if status.stages:
+        share = status.n_tokens / max(1, status.target_tokens)
+        held = f"{status.n_tokens:,} of {status.target_tokens:,} tokens ({percent(share)}) of the stages begun"
+        rows: list[Row] = [("directory", status.directory), ("stages", status.recipe), ("state", status.state)]
+        return "\n\n".join([table([*rows, ("committed", held)]), *map(status_text, status.stages)])
     share = status.n_tokens / max(1, status.target_tokens)
     facts: list[Row] = [
         ("directory", status.directory),
@@ -103,7 +118,12 @@ def status_text(status: Status) -> str:
     ]
     facts += [("answered", f"{model}: {_usage_text(usage)}") for model, usage in status.usage.items()]
     if status.rebilled != Usage():
-        facts.append(("re-billed", _usage_text(status.rebilled)))
+        again = f" ({dollars(status.rebilled_usd)})" if status.rebilled_usd else ""
+        facts.append(("re-billed", _usage_text(status.rebilled) + again))
+    if (cached := cache_line(sum(status.usage.values(), Usage()))) is not None:
+        facts.append(("cache", cached))
+    if status.cost is not None and status.cost.is_worth_saying:
+        facts.append(("cost", cost_line(status.cost)))
     facts += [("damaged", f"{path}; `sdf run` makes what it held again") for path in status.damaged]
     genres: list[Row] = [("genre", "share", "tokens", "target", "documents", "settled")]
     genres += [
@@ -128,6 +148,13 @@ def inspection_text(inspection: Inspection) -> str:
 
 def _inspection_parts(inspection: Inspection) -> Iterator[str]:
     total = inspection.total
+    if inspection.stages:
+        yield plain_line(
+            f"{inspection.directory}: {total.n_documents:,} documents, {total.n_tokens:,} tokens in stages"
+        )
+        for stage in inspection.stages:
+            yield from _inspection_parts(stage)
+        return
     yield plain_line(f"{inspection.directory}: {total.n_documents:,} documents, {total.n_tokens:,} tokens")
     yield _count_table("genre", inspection.genres, total)
     quantiles: list[Row] = [("tokens of a document", *map(percent, next(iter(inspection.quantiles.values()), {})))]
