@@ -99,9 +99,9 @@ class Corpus:
         self._kept: tuple[int, dict[Any, Any]] = (0, {})
         if config not in CONFIGS:
             raise StreamError(f"{self._place}: no config {config!r}; known: {', '.join(CONFIGS)}")
-        manifests = [] if _names_files(self.url) else self._place.names(MANIFESTS)
+        manifests = [] if _names_files(self._place) else self._place.names(MANIFESTS)
         self._is_corpus = bool(manifests)
-        self.index = None if manifests or _names_files(self.url) else read_index(self._place)
+        self.index = None if manifests or _names_files(self._place) else read_index(self._place)
         if not self._is_corpus and (version is not None or follow is not None):
             raise StreamError(f"{self._place}: version and follow belong to a corpus with manifests; there are none")
         self.version = self._pinned(manifests, version) if self._is_corpus else 0
@@ -364,10 +364,8 @@ class Corpus:
 
 def _files(place: Place) -> tuple[Place, list[str]]:
     """The directory, and the sorted data files in it that the address names."""
-    if _names_files(place.url):
-        head, _, tail = place.url.rpartition("/")
-        above = Place(head or ("/" if place.url.startswith("/") else "."))
-        found = above, [name for name in above.names("") if fnmatch.fnmatchcase(name, tail)]
+    if _names_files(place):
+        found = place.parent, [name for name in place.parent.names("") if fnmatch.fnmatchcase(name, place.name)]
     else:
         found = place, [name for name in place.names("") if name.lower().endswith(SUFFIXES)]
     if not found[1]:
@@ -378,9 +376,8 @@ def _files(place: Place) -> tuple[Place, list[str]]:
     return found
 
 
-def _names_files(url: str) -> bool:
-    tail = url.rpartition("/")[2]
-    return tail.lower().endswith(SUFFIXES) or any(mark in tail for mark in "*?[")
+def _names_files(place: Place) -> bool:
+    return place.name.lower().endswith(SUFFIXES) or any(mark in place.name for mark in "*?[")
 
 
 def _without(items: Sequence[Any], paths: Sequence[str], skip: Sequence[str], place: Place) -> list[Any]:

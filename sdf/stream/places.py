@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
@@ -68,6 +68,18 @@ class Place:
         assert found is not None, f"{self} is remote"
         return found
 
+    @property
+    def name(self) -> str:
+        """The last part of the address; a URL's query is none of it."""
+        return _without_query(self.url)[0].rstrip("/").rpartition("/")[2]
+
+    @property
+    def parent(self) -> Place:
+        """What holds it, reached with the same credentials."""
+        path, query = _without_query(self.url)
+        head = path.rstrip("/").rpartition("/")[0]
+        return replace(self, url=(head or ("/" if path.startswith("/") else ".")) + query)
+
     def read(self, path: str) -> bytes:
         """The whole file."""
 
@@ -116,6 +128,11 @@ class Place:
             f"{place}: cannot be read ({without_secrets(str(error), self.url)}); check the address, the credentials "
             "of this process and the network, then start again from the last saved state"
         )
+
+
+def _without_query(url: str) -> tuple[str, str]:
+    path, mark, query = url.partition("?") if "://" in url and local_path(url) is None else (url, "", "")
+    return path, mark + query
 
 
 def local_path(url: str) -> Path | None:

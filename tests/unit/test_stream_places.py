@@ -91,3 +91,10 @@ def assert_no_secret(error: SdfError) -> None:
         assert "AKID" not in repr(chain)
         assert "S3CR3T" not in repr(chain)
         chain = None if chain.__suppress_context__ else chain.__cause__ or chain.__context__
+
+
+def test_a_name_and_what_holds_it() -> None:
+    place = Place(f"s3://{KEYS}bucket/web/*.parquet?region=us-east-1")
+    assert (place.name, place.parent.url) == ("*.parquet", f"s3://{KEYS}bucket/web?region=us-east-1")
+    assert (Place("web/part-?.parquet").name, Place("web/part-?.parquet").parent.url) == ("part-?.parquet", "web")
+    assert (Place("/a.jsonl").parent.url, Place("a.jsonl").parent.url) == ("/", ".")
