@@ -14,7 +14,7 @@ import json
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -195,6 +195,22 @@ class Cost:
         return bool(self.spent or self.presumed or self.n_unpriced or self.unpriced) or self.cap is not None
 
 
+def together(costs: Sequence[Cost]) -> Cost | None:
+    """Of corpora made one after another; where a cap binds them, the last knows what all have cost."""
+    if not costs:
+        return None
+    last = costs[-1]
+    parts = [last] if last.cap is not None else costs
+    return Cost(
+        spent=math.fsum(each.spent for each in parts),
+        presumed=math.fsum(each.presumed for each in parts),
+        here=math.fsum(each.here for each in costs),
+        n_unpriced=sum(each.n_unpriced for each in costs),
+        cap=last.cap,
+        unpriced=tuple(dict.fromkeys(model for each in parts for model in each.unpriced)),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Spent:
     """What a directory has cost so far, in dollars: proved by answers in its ledger, and beyond them taken for spent,
@@ -207,6 +223,10 @@ class Spent:
     @property
     def total(self) -> float:
         return self.proved + self.presumed
+
+    def __add__(self, other: Spent) -> Spent:
+        unpriced = tuple(dict.fromkeys(self.unpriced + other.unpriced))
+        return Spent(self.proved + other.proved, self.presumed + other.presumed, unpriced)
 
 
 def spent_in(run_dir: RunDir, view: LedgerView, *, before_epoch: int | None = None) -> Spent:

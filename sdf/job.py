@@ -27,6 +27,7 @@ from sdf.prices import Prices, builtin, example, load_prices
 from sdf.recipe import ANY_GENRE, DECIDES, DROPPED_SAMPLING, UNSAID, Decides, Recipe, load, place_of
 from sdf.records import Seat, canonical_json, digest
 from sdf.sources import pin as pin_source
+from sdf.storage import RunDir
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Job:
     bans: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     prices: Prices = field(default_factory=builtin)
+    # Directories whose cost counts against the same cap: the other stages of its recipe.
+    cap_with: tuple[RunDir, ...] = ()
     cells: tuple[str, ...] = ()
 
     @property

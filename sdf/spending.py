@@ -10,7 +10,7 @@ from sdf.allowance import Account, Allowance, LaneReport
 from sdf.errors import BudgetExhausted
 from sdf.grants import Cost, Grants, Spent, Treasury, spent_in
 from sdf.job import Job
-from sdf.ledger import LedgerView
+from sdf.ledger import LedgerView, read_ledger
 from sdf.permits import Permits
 from sdf.prices import tariff
 from sdf.storage import RunDir
@@ -24,6 +24,8 @@ class Spending:
     def __init__(self, job: Job, run_dir: RunDir, epoch: int, view: LedgerView) -> None:
         self._cap = job.recipe.max_cost
         self._before = spent_before(job, run_dir, view, epoch)
+        for other in job.cap_with if self._cap is not None else ():
+            self._before += spent_before(job, other, read_ledger(other))
         if self._cap is not None and self._before.unpriced:
             models = ", ".join(self._before.unpriced)
             log.warning("what %s has cost here so far is not known, and does not count against --max-cost", models)
