@@ -40,9 +40,9 @@ class Job:
     bans: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     prices: Prices = field(default_factory=builtin)
+    cells: tuple[str, ...] = ()
     # Directories whose cost counts against the same cap: the other stages of its recipe.
     cap_with: tuple[RunDir, ...] = ()
-    cells: tuple[str, ...] = ()
 
     @property
     def seats(self) -> tuple[Seat, ...]:
