@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sdf.errors import StreamError
 from sdf.stream.order import WINDOW_ROWS, Rows, Shuffle, Spot
-from sdf.stream.rows import PlainRows
+from sdf.stream.rows import stack_of
 from sdf.stream.states import FORMAT, check_kind, check_same
 
 if TYPE_CHECKING:
@@ -56,13 +56,13 @@ class Documents:
         self._spot, self._offset = replace(corpus.start, epoch=epoch), 0
         self._rows: Iterator[dict[str, Any]] | None = None
 
-    def __iter__(self) -> Documents:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:
         if self._rows is None:
             self._rows = self._dealt()
-        return next(self._rows)
+        return self._rows
+
+    def __next__(self) -> dict[str, Any]:
+        return next(iter(self))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain JSON values: where all ranks are after as many rows as this one has read."""
@@ -126,8 +126,9 @@ class Documents:
     def _plain(self, rows: Rows) -> Iterator[dict[str, Any]]:
         table = self._corpus.snapshot(self._spot.version).table
         chunks = table.chunks.holding(rows)
-        readers: dict[int, PlainRows] = {}
-        for chunk, number in zip(chunks.tolist(), (rows - table.chunks.starts[chunks]).tolist(), strict=True):
-            if chunk not in readers:
-                readers[chunk] = PlainRows(table.read(chunk, self._columns))
-            yield readers[chunk][number]
+        local = rows - table.chunks.starts[chunks]
+        stacks: dict[int, list[dict[str, Any]]] = {}
+        for chunk in chunks.tolist():
+            if chunk not in stacks:
+                stacks[chunk] = stack_of(table.read(chunk, self._columns), local[chunks == chunk])
+            yield stacks[chunk].pop()
