@@ -137,7 +137,7 @@ class Server:
             *("--max-model-len", str(N_CONTEXT), "--max-num-batched-tokens", "4096", "--no-enable-chunked-prefill"),
             *("--kv-cache-memory-bytes", "268435456"),
             # As the provider asks for it: a model of nonsense would write little but white space.
-            *("--structured-outputs-config", '{"disable_any_whitespace": true}'),
+            *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),
         ]
         environment = os.environ | {"VLLM_NO_USAGE_STATS": "1"}
         with log.open("wb") as sink:

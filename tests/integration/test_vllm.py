@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import engines
-import pyarrow.parquet as pq
 import pytest
 from runs import Process, is_complete, rows_of
 
@@ -56,17 +55,6 @@ def check_corpus(out: Path, n_tokens: int) -> None:
     assert found.problems == ()
     assert found.n_tokens >= n_tokens
     assert not [row for row in rows_of(out, "settlement") if row["reason"] == "failed"]
-
-
-def said(out: Path) -> dict[tuple[str, int, str], str]:
-    """What the ledger's first answers to a step of a brief say, by genre, index and step."""
-    places = {row["id"]: (row["genre"], row["index"]) for row in rows_of(out, "settlement")}
-    found: dict[tuple[str, int, str], str] = {}
-    for path in sorted(out.glob("ledger/*/*.answers.parquet")):
-        for row in pq.read_table(path).to_pylist():
-            if row["unit"] in places:
-                found.setdefault((*places[row["unit"]], row["step"]), row["text"])
-    return found
 
 
 def test_three_roads_to_one_model(
@@ -199,16 +187,6 @@ async def _check_hang(provider: Any, model: Path) -> None:
     engines.until(lambda: not any(engines.is_alive(pid) for pid in pids))
     with pytest.raises(EngineDead):
         await provider.answer(request(model, 1, Wants("text")))
-
-
-def test_every_form_in_a_run_of_one_process(model: Path, tmp_path: Path) -> None:
-    """Rounds of angles, lists, scores, completion and tools, all by the engine, with no Ray."""
-    source = engines.recipe(tmp_path, {"forms": engines.FORMS}, **engines.own_engine(model), tokens=1_000)
-    run(source, tmp_path / "out")
-    check_corpus(tmp_path / "out", 1_000)
-    assert not [
-        row for row in rows_of(tmp_path / "out", "settlement") if (row["reason"] or "").startswith("unparsable l")
-    ]
 
 
 def test_a_model_that_is_not_there(tmp_path: Path) -> None:
