@@ -23,11 +23,11 @@ from typing import Any
 from sdf import audit as audits
 from sdf import forecast as forecasts
 from sdf import genres as genre_files
-from sdf import providers, shards, tokens
+from sdf import providers, shards, staged, tokens
 from sdf.assemble import GenreTerms, Terms
 from sdf.audit import Audit
 from sdf.directory import job_of, occupy
-from sdf.errors import DamagedError, Missing, RecipeError, StorageError, UsageError
+from sdf.errors import DamagedError, Missing, RecipeChanged, RecipeError, StorageError, UsageError
 from sdf.eventloop import run_to_end
 from sdf.export import Exported, Wanted
 from sdf.export import export as export_corpus
@@ -80,11 +80,14 @@ class Verification:
 
 def plan(recipe: str, *, reuse: Sequence[Path_] = (), **overrides: Any) -> PlanReport:
     """What `run` would make: free, and nothing is written. With `reuse`, which of its answers are there already."""
-    job = load_job(recipe, overrides)
-    ledgers = [(run_dir, read_ledger(run_dir)) for run_dir in map(RunDir, reuse)]
+    stages = staged.load_stages(recipe, overrides)
+    ledgers = [(run_dir, read_ledger(run_dir)) for run_dir in staged.ledgers_of([RunDir(each) for each in reuse])]
     for run_dir, view in ledgers:
         if not view.n_answers:
             raise StorageError(f"{run_dir.root}: holds no answers to reuse; give the directory that `sdf run` wrote")
+    if stages:
+        return staged.plan_stages(recipe, stages, ledgers)
+    job = load_job(recipe, overrides)
     return arms(plan_report(job), job, bill(job, ledgers) if ledgers else None)
 
 
@@ -135,12 +138,23 @@ def run(
     """Makes the corpus in `out`, or goes on with it. Overrides are fields of the recipe (None: not given).
 
     Ends when the target is reached, when every genre has left, or after `stop.request()`: then what is in flight is
-    waited for (`drain_timeout`), and what is ready is committed. `say` is told what a user should read meanwhile.
+    waited for (`drain_timeout`), and what is ready is committed. `say` is told what a user should read meanwhile. A
+    recipe in stages makes a corpus for each in its own directory within `out`; the outcome then holds theirs.
     """
-    job = load_job(recipe, overrides)
+    stages = staged.load_stages(recipe, overrides)
+    job = None if stages else load_job(recipe, overrides)
     if IN_A_RAY_JOB in os.environ and "://" not in os.fspath(out) and not Path(out).is_absolute():
         raise UsageError(f"--out {out}: inside a Ray job a relative path is lost with it; give an absolute, shared one")
-    return _carry_out(job, RunDir(out), [RunDir(each) for each in reuse], stop or Stop(), on_progress, say)
+    run_dir, halt, others = RunDir(out), stop or Stop(), staged.ledgers_of([RunDir(each) for each in reuse])
+
+    def carry(job: Job, run_dir: RunDir) -> Outcome:
+        return _carry_out(job, run_dir, others, halt, on_progress, say)
+
+    if job is None:
+        return staged.run_stages(stages, run_dir, lambda: halt.requested, say, carry)
+    if staged.kept(run_dir):
+        raise RecipeChanged(f"{run_dir.root}: was made in stages, and {job.recipe.name} has none; give another --out")
+    return carry(job, run_dir)
 
 
 def _carry_out(
@@ -237,8 +251,10 @@ def assemble(
     `exclude` takes "genre=…", "principle=…", "model=…", "axis.NAME=…"; `match` keeps exactly the briefs that another
     corpus accepted. Ends where the ledger does; `finished` says whether the target was reached.
     """
-    other = RunDir(match) if match is not None else None
-    return refold(RunDir(directory), RunDir(out), overrides, exclude, other)
+    source, target, other = RunDir(directory), RunDir(out), RunDir(match) if match is not None else None
+    if stages := staged.kept(source):
+        return staged.refold_stages(source, target, stages, overrides, exclude, other)
+    return refold(source, target, overrides, exclude, other)
 
 
 def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **overrides: Any) -> list[Trace]:
@@ -246,7 +262,9 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
 
     With `out` the answers are in its ledger, and a run there does not pay for them again.
     """
-    job = load_job(recipe, overrides | {"ray": "none", "workers": 1})
+    given = overrides | {"ray": "none", "workers": 1}
+    stages = staged.load_stages(recipe, given)
+    job = staged.job_with(stages, genre) if stages else load_job(recipe, given)
     known = [each.key for each in job.genres]
     if genre not in known:
         raise RecipeError(f"--genre {genre!r} is not in the mix of {job.recipe.name}{near(genre, known)}")
@@ -271,18 +289,26 @@ def _first_briefs(sequence: GenreTerms, n: int) -> GenreTerms:
 def status(directory: Path_) -> Status:
     """Where a corpus stands: committed, settled, rejected, who writes it now."""
     run_dir = RunDir(directory)
+    if stages := staged.kept(run_dir):
+        begun = [status_of(each.run_dir, job_of(each.run_dir)) for each in staged.made(stages)]
+        return staged.status_of_stages(run_dir, begun, len(stages))
     return status_of(run_dir, job_of(run_dir))
 
 
 def inspect(directory: Path_) -> Inspection:
     """What is in a corpus: lengths, genres, principles, axes, rejections, duplicates."""
     run_dir = RunDir(directory)
+    if stages := staged.kept(run_dir):
+        begun = [inspection_of(each.run_dir, job_of(each.run_dir)) for each in staged.made(stages)]
+        return staged.inspection_of_stages(run_dir, begun)
     return inspection_of(run_dir, job_of(run_dir))
 
 
 def show(directory: Path_, id: str) -> Trace:
     """One brief by its id or the beginning of it: plan, prompts, answers, outcome."""
     run_dir = RunDir(directory)
+    if stages := staged.kept(run_dir):
+        run_dir = staged.stage_of(run_dir, stages, id)
     return trace_of(run_dir, job_of(run_dir), id)
 
 
@@ -323,6 +349,16 @@ def _committed(run_dir: RunDir) -> Manifest:
 def verify(directory: Path_, *, replay: bool = False) -> Verification:
     """Every byte and count of a corpus; with `replay`, that its ledger folds to exactly these shards."""
     run_dir = RunDir(directory)
+    if stages := staged.kept(run_dir):
+        every = [verify(each.run_dir.root, replay=replay) for each in stages]
+        return Verification(
+            tuple(problem for each in every for problem in each.problems),
+            tuple(problem for each in every for problem in each.made_good),
+            sum(each.n_shards for each in every),
+            sum(each.n_documents for each in every),
+            sum(each.n_tokens for each in every),
+            replay,
+        )
     job = job_of(run_dir)
     problems = shards.verify_manifests(run_dir)
     manifest = _committed(run_dir)
@@ -386,6 +422,8 @@ async def _cancel(backends: Sequence[Backend], run_dir: RunDir) -> list[str]:
 def gc(directory: Path_) -> list[str]:
     """Deletes files that no reader of the newest manifest needs; returns their paths."""
     run_dir = RunDir(directory)
+    if stages := staged.kept(run_dir):
+        return [path for each in staged.made(stages) for path in gc(each.run_dir.root)]
     manifest = shards.read_manifest(run_dir)
     if manifest is None:
         return []

@@ -169,7 +169,7 @@ def compile_job(recipe: Recipe) -> Job:
     prices = load_prices(recipe.prices) if recipe.prices is not None else builtin()
     constitution = constitutions.load(recipe.constitution)
     cells = _cells(recipe, constitution)
-    job = Job(recipe, _only(constitution, cells), genres, bans, pin(recipe.decontaminate), prices, cells)
+    job = Job(recipe, _only(constitution, cells), genres, bans, pin(recipe.decontaminate), prices, cells=cells)
     _check_models(job)
     _check_prices(job)
     return job

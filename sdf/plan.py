@@ -16,10 +16,12 @@ from sdf.genres import Axis, Genre, Step
 from sdf.job import Job
 from sdf.names import Names
 from sdf.records import Brief, Principle, RoundKey, Slot, canonical_json, digest, stream
-from sdf.sources import Rows, open_rows
+from sdf.sources import Rows, Unmade, open_rows
 
 # Siblings in a row. Eight keep a prefix warm in any cache while 200 documents of a genre still reach 25 principles.
 BLOCK = 8
+
+NOTHING: Mapping[str, int] = {}
 
 # English prose of models: about 1.35 tokens of a word. Estimates alone depend on it.
 TOKENS_PER_WORD = 1.35
@@ -78,14 +80,21 @@ def _lot(step: str, brief: Brief) -> float:
 
 
 class Plan:
-    """The sequences of one job. Cheap to build, safe to rebuild in every process."""
+    """The sequences of one job. Cheap to build, safe to rebuild in every process.
 
-    def __init__(self, job: Job) -> None:
+    `expected` stands for sources that are not made yet: genre -> how many rows are foreseen.
+    """
+
+    def __init__(self, job: Job, expected: Mapping[str, int] = NOTHING) -> None:
         self.job = job
         self.genres: Mapping[str, Genre] = {genre.key: genre for genre in job.genres}
         self._contents = {genre.key: content_hash(job, genre) for genre in job.genres}
         self._rows: dict[str, Rows] = {
-            genre.key: open_rows(genre.source, genre.path) for genre in job.genres if genre.source is not None
+            genre.key: Unmade(genre.source.columns, expected[genre.key])
+            if genre.key in expected
+            else open_rows(genre.source, genre.path)
+            for genre in job.genres
+            if genre.source is not None
         }
 
     def twins(self, genre: str) -> tuple[str, ...]:

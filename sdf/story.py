@@ -7,8 +7,8 @@ Ray. It decides everything that a corpus depends on, and it never sees a documen
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -73,7 +73,8 @@ class Progress:
 class Outcome:
     """How a run ended. `unmet` names genres that left the merge, with the reason.
 
-    `n_overshoot` briefs are settled beyond the fold: kept in the ledger for a larger target.
+    `n_overshoot` briefs are settled beyond the fold: kept in the ledger for a larger target. `stages` holds the outcome
+    of each stage that was made or found made, and is empty without stages; then a manifest is theirs, not here.
     """
 
     manifest: Manifest | None
@@ -84,6 +85,7 @@ class Outcome:
     n_overshoot: int
     rebilled: Usage
     cost: Cost | None = None
+    stages: Mapping[str, Outcome] = field(default_factory=dict[str, "Outcome"])
 
 
 @dataclass(frozen=True, slots=True)

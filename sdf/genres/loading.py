@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,19 @@ def load(path: str | Path) -> Genre:
     """Raises GenreError, with file and line, for the first thing that is wrong."""
     path = Path(path)
     try:
-        front, marked, sections = genre_files.parse(genre_files.read_text(path))
+        text = genre_files.read_text(path)
+    except Fault as fault:
+        raise GenreError(f"{path}:{fault.line}: {fault.message}") from fault
+    beside = next((each for each in (path.parent / PREAMBLE, BUILTIN_DIR / PREAMBLE) if each.is_file()), None)
+    return _loaded(path, text, beside and beside.read_bytes())
+
+
+# A recipe looks at every genre there is, one in stages once for each of them; reading fifty takes a second.
+@lru_cache(maxsize=512)
+def _loaded(path: Path, text: str, _: bytes | None) -> Genre:
+    """By what the files hold, the preamble included: an edited one is read anew."""
+    try:
+        front, marked, sections = genre_files.parse(text)
         genre_rules.check(front, marked)
         genre = _genre(path, front, marked, sections)
     except Fault as fault:

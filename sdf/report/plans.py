@@ -20,6 +20,8 @@ from sdf.plan import BLOCK, Plan, expected_tokens
 from sdf.prompts import Composer
 from sdf.records import Prefix, Role
 
+NOTHING: Mapping[str, int] = {}
+
 Effect = Literal["left out", "asked anew", "as before"]
 
 
@@ -50,6 +52,7 @@ class GenrePlan:
     prefix_tokens: int
     n_rows: int | None
     axes: tuple[AxisPlan, ...]
+    config: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class StepPlan:
 class PlanReport:
     """What a job would make. `models` names who answers for each role that its genres use.
 
+    `stages` holds the plan of each stage, and is empty without stages.
+
     `steps` is empty unless something is left out or reused; their counts are exact when `is_exact`.
     """
 
@@ -89,11 +94,15 @@ class PlanReport:
     steps: tuple[StepPlan, ...] = ()
     is_reusing: bool = False
     is_exact: bool = True
+    stages: tuple[PlanReport, ...] = ()
 
 
-def plan_report(job: Job) -> PlanReport:
-    """The plan of a job; free, nothing is written. TokenizerError for an unknown tokenizer."""
-    recipe, plan = job.recipe, Plan(job)
+def plan_report(job: Job, expected: Mapping[str, int] = NOTHING) -> PlanReport:
+    """The plan of a job; free, nothing is written. TokenizerError for an unknown tokenizer.
+
+    `expected` are rows of sources that are not made yet, by genre.
+    """
+    recipe, plan = job.recipe, Plan(job, expected)
     tokenizer = tokens.load(recipe.tokenizer)
     heads = _Heads(job, plan, tokenizer)
     total = sum(recipe.mix.values())
@@ -136,6 +145,7 @@ def _genre_plan(job: Job, plan: Plan, heads: _Heads, genre: Genre, share: float)
         prefix_tokens=heads.n_tokens(genre),
         n_rows=n_rows,
         axes=axes_of(genre),
+        config=genre.config,
     )
 
 

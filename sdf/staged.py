@@ -1,0 +1,277 @@
+"""What is done with a recipe in stages, or with the directory of one: the same as with a single corpus, stage by stage.
+
+Results are one record with those of the stages inside: who asks for a total need not know that there are any.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from sdf import shards
+from sdf.directory import job_of
+from sdf.errors import RecipeError, StorageError, UsageError
+from sdf.frontmatter import near
+from sdf.grants import together
+from sdf.job import Job, compile_job
+from sdf.ledger import LedgerView, read_ledger
+from sdf.recipe import load, place_of, size
+from sdf.records import Usage
+from sdf.refold import refold
+from sdf.report.arms import arms
+from sdf.report.corpus import Count, Inspection, Status
+from sdf.report.plans import PlanReport, plan_report
+from sdf.reuse import bill
+from sdf.shards.file import COLUMNS
+from sdf.stages import LIST, Kept, Stage, keep, kept, resolved, split
+from sdf.storage import RunDir
+from sdf.story import Outcome
+
+# Fields that a stage says itself: what is wrong with them stands there.
+OWN = ("mix", "sources", "allow", "checks_off")
+
+Carry = Callable[[Job, RunDir], Outcome]
+
+
+def load_stages(name: str, overrides: Mapping[str, Any]) -> tuple[Stage, ...]:
+    """The stages of a recipe file, each compiled once to find its faults; () when it has none.
+
+    Errors name the file and the line.
+    """
+    try:
+        stages = split(load(name, overrides))
+        for stage in stages:
+            compile_stage(stage)
+    except RecipeError as error:
+        if not error.at:
+            raise
+        raise RecipeError(f"{place_of(name, overrides, error.at)}: {error}") from None
+    return stages
+
+
+def compile_stage(stage: Stage, out: RunDir | None = None, stages: Sequence[Stage] = ()) -> Job:
+    """The job of a stage; without `out` as it is before the stages that it reads are made."""
+    try:
+        return compile_job(stage.recipe if out is None else resolved(stage, out, stages))
+    except RecipeError as error:
+        at = ("stages", stage.name, *error.at) if error.at[:1] and error.at[0] in OWN else error.at
+        raise RecipeError(f"stage {stage.name}: {error}", at) from None
+
+
+def plan_stages(name: str, stages: Sequence[Stage], ledgers: Sequence[tuple[RunDir, LedgerView]]) -> PlanReport:
+    """The plan of every stage; rows of a stage that is not made yet are counted as planned, and nothing is foretold of
+    what reuse would find of them."""
+    reports: dict[str, PlanReport] = {}
+    for stage in stages:
+        job = compile_stage(stage)
+        expected = {genre: _n_planned(reports[read], job, genre) for genre, read in stage.reads.items()}
+        report = plan_report(job, expected)
+        reports[stage.name] = arms(report, job, bill(job, ledgers) if ledgers and not expected else None)
+    first, every = next(iter(reports.values())), list(reports.values())
+    return PlanReport(
+        recipe=name,
+        constitution=first.constitution,
+        constitution_hash=first.constitution_hash,
+        n_principles=first.n_principles,
+        provider=first.provider,
+        models={role: model for report in every for role, model in report.models.items()},
+        tokenizer=first.tokenizer,
+        n_tokens=sum(each.n_tokens for each in every),
+        n_documents=sum(each.n_documents for each in every),
+        n_requests=sum(each.n_requests for each in every),
+        genres=tuple(genre for each in every for genre in each.genres),
+        stages=tuple(every),
+    )
+
+
+def _n_planned(report: PlanReport, job: Job, genre: str) -> int:
+    """Documents of the first config that has the columns the genre reads, as `corpora.rows_with` picks it."""
+    source = next(each.source for each in job.genres if each.key == genre)
+    assert source is not None
+    counts = Counter[str]()
+    for each in report.genres:
+        counts[each.config] += each.n_documents
+    return next((counts[config] for config in COLUMNS if counts[config] and _has(config, source.columns)), 0)
+
+
+def _has(config: str, columns: Sequence[str]) -> bool:
+    return set(columns) <= set(COLUMNS[config].names)
+
+
+def run_stages(
+    stages: Sequence[Stage], out: RunDir, is_stopped: Callable[[], bool], say: Callable[[str], None], carry: Carry
+) -> Outcome:
+    """Makes the stages in order, and goes on with the one that is not complete. Ends with the first that is stopped."""
+    keep(out, stages)
+    outcomes: dict[str, Outcome] = {}
+    for stage in stages:
+        others = tuple(each.inside(out) for each in stages if each.number != stage.number)
+        job, run_dir = replace(compile_stage(stage, out, stages), cap_with=others), stage.inside(out)
+        outcome = _there(job, run_dir)
+        if outcome is None:
+            if is_stopped():
+                break
+            say(f"stage {stage.number} of {len(stages)}: {stage.name}, {stage.recipe.tokens:,} tokens")
+            outcome = carry(job, run_dir)
+        outcomes[stage.name] = outcome
+        if not outcome.finished:
+            break
+    return _combined(outcomes, len(stages))
+
+
+def _there(job: Job, run_dir: RunDir) -> Outcome | None:
+    """The outcome of a stage that holds all it was asked for, by this very recipe."""
+    manifest = shards.read_manifest(run_dir)
+    if manifest is None or (manifest.state, manifest.target_tokens) != ("complete", job.recipe.tokens):
+        return None
+    is_met = manifest.n_tokens >= manifest.target_tokens and manifest.recipe_hash == job.hash
+    return Outcome(manifest, True, {}, 0, Usage(), 0, Usage()) if is_met else None
+
+
+def _combined(outcomes: Mapping[str, Outcome], n_stages: int) -> Outcome:
+    every = outcomes.values()
+    return Outcome(
+        manifest=None,
+        finished=len(outcomes) == n_stages and all(each.finished for each in every),
+        unmet={f"{stage}: {genre}": why for stage, each in outcomes.items() for genre, why in each.unmet.items()},
+        n_requests=sum(each.n_requests for each in every),
+        usage=sum((each.usage for each in every), Usage()),
+        n_overshoot=sum(each.n_overshoot for each in every),
+        rebilled=sum((each.rebilled for each in every), Usage()),
+        stages=dict(outcomes),
+        cost=together([each.cost for each in every if each.cost is not None]),
+    )
+
+
+def ledgers_of(directories: Sequence[RunDir]) -> list[RunDir]:
+    """Directories to reuse, those made in stages by their stages."""
+    return [each for out in directories for each in [stage.run_dir for stage in kept(out)] or [out] if _is_made(each)]
+
+
+def _is_made(run_dir: RunDir) -> bool:
+    return run_dir.exists(RunDir.recipe) or not kept(run_dir)
+
+
+def made(stages: Sequence[Kept]) -> list[Kept]:
+    """The stages that a run has begun."""
+    return [stage for stage in stages if stage.run_dir.exists(RunDir.recipe)]
+
+
+def status_of_stages(out: RunDir, every: Sequence[Status], n_stages: int) -> Status:
+    states = {each.state for each in every}
+    is_whole = states == {"complete"} and len(every) == n_stages
+    return Status(
+        directory=out.root,
+        recipe=f"{n_stages} stages, {len(every)} of them begun",
+        state="complete" if is_whole else "growing" if states - {"empty"} else "empty",
+        n_tokens=sum(each.n_tokens for each in every),
+        n_documents=sum(each.n_documents for each in every),
+        target_tokens=sum(each.target_tokens for each in every),
+        genres=tuple(genre for each in every for genre in each.genres),
+        rejected=dict(sum((Counter(each.rejected) for each in every), Counter[str]())),
+        n_settled=sum(each.n_settled for each in every),
+        uncommitted=sum(each.uncommitted for each in every),
+        epoch=max((each.epoch for each in every), default=0),
+        holder=next((each.holder for each in every if each.holder is not None), None),
+        damaged=tuple(f"{each.directory}/{path}" for each in every for path in each.damaged),
+        usage=_usage(every),
+        rebilled=sum((each.rebilled for each in every), Usage()),
+        stages=tuple(every),
+    )
+
+
+def _usage(every: Sequence[Status]) -> dict[str, Usage]:
+    found: dict[str, Usage] = {}
+    for status in every:
+        for model, usage in status.usage.items():
+            found[model] = found.get(model, Usage()) + usage
+    return found
+
+
+def inspection_of_stages(out: RunDir, every: Sequence[Inspection]) -> Inspection:
+    total = Count(sum(each.total.n_documents for each in every), sum(each.total.n_tokens for each in every))
+    return Inspection(out.root, total, {}, {}, {}, {}, {}, stages=tuple(every))
+
+
+def refold_stages(
+    source: RunDir,
+    target: RunDir,
+    stages: Sequence[Kept],
+    overrides: Mapping[str, Any],
+    exclude: Sequence[str],
+    match: RunDir | None,
+) -> Outcome:
+    """Every stage folded anew, each into its own place in another directory; a flag is for the stages it speaks of."""
+    given = {name: value for name, value in overrides.items() if value is not None}
+    if "mix" in given:
+        raise UsageError("--mix: each stage has a mix of its own; assemble the directory of one stage")
+    if len(made(stages)) < len(stages):
+        raise StorageError(f"{source.root}: not every stage is made yet; finish it with `sdf run` first")
+    jobs = {stage.name: job_of(stage.run_dir) for stage in stages}
+    _check_ablated(jobs, given.get("ablate", ()))
+    others = {each.name: each.run_dir for each in kept(match)} if match is not None else {}
+    total = sum(job.recipe.tokens for job in jobs.values())
+    outcomes: dict[str, Outcome] = {}
+    for stage in stages:
+        job, own = jobs[stage.name], dict(given)
+        if "tokens" in own:
+            own["tokens"] = max(1, round(size(own["tokens"]) * job.recipe.tokens / total))
+        own["ablate"] = tuple(name for name in own.get("ablate", ()) if name in _rewrites(job))
+        inside = RunDir(f"{target.root}/{stage.run_dir.root.rpartition('/')[2]}")
+        arm = others.get(stage.name) if match is not None else None
+        if match is not None and arm is None:
+            raise StorageError(f"{match.root}: has no stage {stage.name!r} to match")
+        outcomes[stage.name] = refold(stage.run_dir, inside, own, _excluded(exclude, job), arm)
+    target.write(LIST, source.read(LIST))
+    return _combined(outcomes, len(stages))
+
+
+def _check_ablated(jobs: Mapping[str, Job], names: Sequence[str]) -> None:
+    every = {name for job in jobs.values() for name in _rewrites(job)}
+    for name in names:
+        if name not in every:
+            known = ", ".join(sorted(every)) or "none"
+            raise RecipeError(
+                f"--ablate {name!r}: no stage has a step of that name that rewrites another; known: {known}"
+            )
+
+
+def _rewrites(job: Job) -> set[str]:
+    return {step.name for genre in job.genres for step in genre.declared if step.rewrites is not None}
+
+
+def _excluded(exclude: Sequence[str], job: Job) -> list[str]:
+    """Genres of other stages are no fault of this one."""
+    parts = [part.strip() for value in exclude for part in value.split(",")]
+    genres = {genre.key for genre in job.genres}
+    return [part for part in parts if not part.startswith("genre=") or part.removeprefix("genre=") in genres]
+
+
+def job_with(stages: Sequence[Stage], genre: str) -> Job:
+    """The job of the stage whose mix has the genre. RecipeError when none has, or when it reads what is not made."""
+    mixes = [key for stage in stages for key in stage.recipe.mix]
+    stage = next((each for each in stages if genre in each.recipe.mix), None)
+    if stage is None:
+        raise RecipeError(f"--genre {genre!r} is in the mix of no stage{near(genre, mixes)}")
+    if stage.reads:
+        raise RecipeError(
+            f"--genre {genre}: its stage {stage.name} reads {', '.join(stage.reads.values())}, which is not made "
+            "yet; make a recipe of this stage alone, with the rows it reads as its source"
+        )
+    return compile_stage(stage)
+
+
+def stage_of(out: RunDir, stages: Sequence[Kept], id: str) -> RunDir:
+    """The stage that settled the brief whose id begins so; StorageError when none did, or several."""
+    wanted = id.strip().lower()
+    holding = [
+        each.run_dir
+        for each in made(stages)
+        if any(receipt.brief.startswith(wanted) for receipt in read_ledger(each.run_dir).receipts)
+    ]
+    if len(holding) != 1:
+        found = "no stage" if not holding else f"{len(holding)} stages"
+        raise StorageError(f"{out.root}: {found} settled a brief whose id begins with {wanted}; give all its digits")
+    return holding[0]
