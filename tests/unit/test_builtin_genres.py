@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from sdf import genres, job, recipe
+from sdf import genres, job, recipe, stages
 from sdf.genres import Genre, Step
 from sdf.names import Names
 
@@ -77,11 +78,14 @@ def test_doubt_and_criticism_have_a_third_of_the_deck_and_warmth_less_than_half(
 
 @pytest.mark.parametrize("name", sorted(recipe.builtin_recipes()))
 def test_recipe_compiles_to_genres_that_exist(name: str, tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text('{"id": "a", "text": "A text.", "prompt": "A prompt?"}\n', encoding="utf-8")
+    row = {"id": "a", "text": "A text.", "prompt": "A prompt?", "messages": [{"role": "user", "content": "A prompt?"}]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
     known = recipe.load(name, {})
-    reads = any(BUILTIN[key].source is not None for key in known.mix)
-    made = job.compile_job(known.changed({"sources": {"*": str(tmp_path / "rows.jsonl")}}) if reads else known)
-    assert [genre.key for genre in made.genres] == list(made.recipe.mix)
+    for own in [stage.recipe for stage in stages.split(known)] or [known]:
+        reads = any(BUILTIN[key].source is not None for key in own.mix)
+        given = own.changed({"sources": {"*": str(tmp_path / "rows.jsonl")}}) if reads else own
+        made = job.compile_job(given)
+        assert [genre.key for genre in made.genres] == list(own.mix)
 
 
 def test_worked_example_of_the_docs_loads(tmp_path: Path) -> None:
