@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import re
 import secrets
 import statistics
 import subprocess
@@ -41,8 +42,12 @@ class Bench:
     folders: dict[str, Path]
     pythons: list[str]
     repeat: int
+    like: str = ""
     n_rows: int = 0
     text_mb: float = 0.0
+
+    def chosen(self, known: dict[str, Any]) -> dict[str, Any]:
+        return {name: each for name, each in known.items() if re.search(self.like, name)}
 
     def python(self, needs: tuple[str, ...]) -> str | None:
         script = "import importlib.util, sys; sys.exit(any(importlib.util.find_spec(n) is None for n in sys.argv[1:]))"
@@ -142,7 +147,7 @@ def _counted(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def text_table(bench: Bench) -> None:
     print(f"\n{'reader':36} {'MB/CPU-s':>9} {'ratio':>6} {'MB/s':>7} {'peak MB':>8}")
     reference = 0.0
-    for name, reader in READERS.items():
+    for name, reader in bench.chosen(READERS).items():
         python = bench.python(reader.needs)
         found = [bench.call(python, "scan", name) for _ in range(bench.repeat)] if python else []
         whole = [each for each in found if each]
@@ -158,7 +163,7 @@ def text_table(bench: Bench) -> None:
 
 def resume_table(bench: Bench) -> None:
     print(f"\n{'resuming at one half':36} {'seconds':>9} {'lost':>7} {'repeated':>9}   of {bench.n_rows:,}")
-    for name, reader in READERS.items():
+    for name, reader in bench.chosen(READERS).items():
         python = bench.python(reader.needs)
         at = bench.folders["work"] / "state.pickle"
         if python is None or name.startswith("raw"):
@@ -172,7 +177,7 @@ def resume_table(bench: Bench) -> None:
 
 def packed_table(bench: Bench) -> None:
     print(f"\n{'packed':36} {'Mtokens/CPU-s':>13} {'Mtokens/s':>10} {'peak MB':>8}")
-    for name, (needs, reads, _) in PACKERS.items():
+    for name, (needs, reads, _) in bench.chosen(PACKERS).items():
         python = bench.python(needs)
         if python is None or any(each not in bench.folders for each in reads):
             print(f"SKIPPED: {name} has nothing to read", flush=True)
@@ -228,10 +233,11 @@ def main() -> None:
     parser.add_argument("--text-mb", type=int, default=500)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--only", choices=["text", "resume", "packed"], action="append")
+    parser.add_argument("--like", default="", help="a pattern of the readers' names; all of them otherwise")
     given = parser.parse_args()
     corpus = make_corpus(given.work, given.text_mb)
     pythons = [str(venv / "bin/python") for venv in given.venv] or [sys.executable]
-    bench = Bench({"corpus": corpus, "work": given.work}, pythons, given.repeat)
+    bench = Bench({"corpus": corpus, "work": given.work}, pythons, given.repeat, given.like)
     manifest = read_manifest(RunDir(corpus))
     assert manifest is not None
     bench.n_rows = manifest.n_documents
