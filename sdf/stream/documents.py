@@ -96,15 +96,14 @@ class Documents:
                 self._offset = offset + self._world_size - n_open
                 yield held
                 held = None
-            mine = rows[(self._rank - n_open) % self._world_size :: self._world_size]
-            end = offset + (self._rank - n_open) % self._world_size + self._world_size - self._rank
-            for row in self._plain(mine):
-                if end <= offset + len(rows):
-                    self._offset = end
-                    yield row
-                else:
-                    held = row
-                end += self._world_size
+            first = (self._rank - n_open) % self._world_size
+            given = self._plain(rows[first :: self._world_size])
+            # Where the group of each row ends, as far as that is in this window.
+            ends = range(first + self._world_size - self._rank, len(rows) + 1, self._world_size)
+            for end, row in zip(ends, given, strict=False):
+                self._offset = offset + end
+                yield row
+            held = next(given, held)
             n_open = (n_open + len(rows)) % self._world_size
             self._spot, self._offset = replace(self._spot, window=self._spot.window + 1), 0
         if held is not None and self._tail == "keep":
