@@ -27,7 +27,7 @@ from sdf import providers, shards, staged, tokens
 from sdf.assemble import GenreTerms, Terms
 from sdf.audit import Audit
 from sdf.directory import job_of, occupy
-from sdf.errors import DamagedError, Missing, RecipeChanged, RecipeError, StorageError, UsageError
+from sdf.errors import DamagedError, GenreError, Missing, RecipeChanged, RecipeError, StorageError, UsageError
 from sdf.eventloop import run_to_end
 from sdf.export import Exported, Wanted
 from sdf.export import export as export_corpus
@@ -461,3 +461,11 @@ def genres(dirs: Sequence[Path_] = ()) -> dict[str, Genre]:
 def check_genre(path: Path_) -> Genre:
     """Loads one genre file; GenreError names file and line of the first fault."""
     return genre_files.load(Path(path))
+
+
+def new_genre(key: str, *, kind: str = "document", directory: Path_ = "genres") -> Genre:
+    """Writes a genre file to begin from, `directory`/`key`.md; GenreError when there is one of that key already."""
+    known = genres()
+    if key in known:
+        raise GenreError(f"{key!r} is the key of {known[key].path}; choose another, or copy that file to replace it")
+    return genre_files.scaffold(key, kind, Path(directory))

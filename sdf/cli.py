@@ -619,6 +619,25 @@ def check_genres(
     return Result({path: genre.key for path, genre in found.items()}, genres_text(found))
 
 
+@command(into=genres_app, name="new")
+def new_genre(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Small letters, digits and _, as in reader_letter.")],
+    kind: Annotated[str, typer.Option(help="document, chat, prompt or item.")] = "document",
+    dir: Annotated[str, typer.Option("--dir", help="Where the file goes; created if need be.")] = "genres",
+) -> Result:
+    """Writes a genre file to begin from, with comments that explain it."""
+    from sdf import api
+    from sdf.report.terminal import plain
+
+    made = api.new_genre(key, kind=kind, directory=dir)
+    lines = [
+        f"{made.path}: a {made.kind} in the steps {', '.join(step.name for step in made.steps)}",
+        f"Edit it; `sdf genres check {made.path}` names what is wrong.",
+        f"`sdf preview RECIPE --genres-dir {dir} --mix {key}=1 --genre {key}` shows its prompts and what comes back.",
+    ]
+    return Result({"path": made.path, "key": key, "kind": made.kind}, plain("\n".join(lines)))
+
+
 @command(into=genres_app, name="show")
 def show_genre(name: Annotated[str, typer.Argument(metavar="NAME")], genres_dir: Genres_dir = None) -> Result:
     """One genre: what it declares, and its prompts."""

@@ -160,8 +160,6 @@ def _recipe_of(
         "ablate": tuple(step for step in recipe.ablate if step in rewrites),
         "tokens": max(1, round(recipe.tokens * share)),
         "principles": _principles(recipe, before),
-        # A cap of the whole holds when each stage keeps to its part.
-        "max_cost": None if recipe.max_cost is None else recipe.max_cost * share,
     }
     return recipe.changed(given)
 

@@ -17,6 +17,7 @@ from sdf.genres.ablation import ablated, depending
 from sdf.genres.files import GenreChecks
 from sdf.genres.loading import BUILTIN_DIR, PREAMBLE, ROUND_ITEMS, load
 from sdf.genres.model import CONFIGS, Axis, Dedup, Genre, Kind, Source, Step
+from sdf.genres.scaffold import scaffold
 
 __all__ = [
     "BUILTIN_DIR",
@@ -35,6 +36,7 @@ __all__ = [
     "dump",
     "load",
     "restore",
+    "scaffold",
 ]
 
 NOT_GENRES = (PREAMBLE, "README.md")
