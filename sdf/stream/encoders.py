@@ -130,10 +130,13 @@ def _of_tiktoken(encoding: Any) -> Encoder:
     ordered = sorted(ranks.items(), key=lambda item: item[1])
     vocabulary = hashlib.sha256(b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in ordered))
 
+    def encode_part(text: str) -> Ids:
+        # A third faster than a list of ids made an array.
+        return encoding.encode_to_numpy(text, disallowed_special=())
+
     def encode(texts: Sequence[str]) -> list[Ids]:
         return [
-            np.array([each for part in _parts(text) for each in encoding.encode_ordinary(part)], TOKEN)
-            for text in texts
+            np.concatenate([encode_part(part) for part in _parts(text)]).astype(TOKEN, copy=False) for text in texts
         ]
 
     decisive = [vocabulary.hexdigest(), encoding._pat_str, dict(special)]
