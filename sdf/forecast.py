@@ -19,10 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from sdf.errors import DamagedError, Missing
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_answers
-from sdf.plan import Plan
+from sdf.plan import Plan, n_rounds
 from sdf.prices import Tariff, tariff
 from sdf.records import Usage
-from sdf.report.plans import n_rounds
 from sdf.storage import RunDir
 
 PATH = "forecast.json"

@@ -23,6 +23,9 @@ BLOCK = 8
 
 NOTHING: Mapping[str, int] = {}
 
+# Angle rounds of a genre that can be asked at the same time: at sixteen angles each, work for 512 documents.
+ROUNDS_AT_ONCE = 32
+
 # English prose of models: about 1.35 tokens of a word. Estimates alone depend on it.
 TOKENS_PER_WORD = 1.35
 
@@ -58,6 +61,15 @@ def expected_tokens(genre: Genre) -> float:
     """Tokens of a genre's average document, guessed from its declared lengths: the mean of the log-uniform draw."""
     low, high = genre.n_words
     return TOKENS_PER_WORD * (low if high == low else (high - low) / math.log(high / low))
+
+
+def n_lanes(n_cells: int) -> int:
+    """Lanes of each cell where a genre does not say: enough that all cells together have ROUNDS_AT_ONCE.
+
+    Every round of a lane waits for the one before it, so with one lane each five cells would have five at once, and
+    five times sixteen documents. Many cells need no second lane, which would see nothing of the first one's ideas.
+    """
+    return max(1, -(-ROUNDS_AT_ONCE // n_cells))
 
 
 def names_of(brief: Brief) -> Names:
@@ -160,8 +172,19 @@ class Plan:
             return None
         slot, _ = self._slot(genre, index // max(1, len(self.twins(genre))))
         turn, place = divmod(slot.ordinal, declared.round_step.n_items)
-        number, lane = divmod(turn, declared.lanes)
+        number, lane = divmod(turn, declared.lanes or n_lanes(len(self.job.constitution.principles)))
         return RoundKey(genre, slot.principle, lane, number), place
+
+
+def n_rounds(genre: Genre, plan: Plan, n_documents: int, n_cells: int) -> int:
+    """Angle rounds that serve the first documents: blocks go round the cells, a round serves `n_items` of one cell."""
+    if genre.round_step is None:
+        return 0
+    n_blocks = math.ceil(n_documents / max(1, len(plan.twins(genre.key))) / BLOCK)
+    turns, extra = divmod(n_blocks, n_cells)
+    n_items = genre.round_step.n_items
+    fewer, more = math.ceil(turns * BLOCK / n_items), math.ceil((turns + 1) * BLOCK / n_items)
+    return (n_cells - extra) * fewer + extra * more
 
 
 def content_hash(job: Job, genre: Genre) -> str:

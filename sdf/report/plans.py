@@ -16,7 +16,7 @@ from sdf import tokens
 from sdf.genres import Axis, Genre
 from sdf.genres.templates import Template
 from sdf.job import Job
-from sdf.plan import BLOCK, Plan, expected_tokens
+from sdf.plan import Plan, expected_tokens, n_rounds
 from sdf.prompts import Composer
 from sdf.records import Prefix, Role
 
@@ -156,17 +156,6 @@ def axes_of(genre: Genre) -> tuple[AxisPlan, ...]:
 def _deck_shares(axis: Axis) -> dict[str, float]:
     dealt = Counter(axis.deck)
     return {value: dealt[value] / len(axis.deck) for value in axis.values}
-
-
-def n_rounds(genre: Genre, plan: Plan, n_documents: int, n_cells: int) -> int:
-    """Angle rounds that serve the first documents: blocks go round the cells, a round serves `n_items` of one cell."""
-    if genre.round_step is None:
-        return 0
-    n_blocks = math.ceil(n_documents / max(1, len(plan.twins(genre.key))) / BLOCK)
-    turns, extra = divmod(n_blocks, n_cells)
-    n_items = genre.round_step.n_items
-    fewer, more = math.ceil(turns * BLOCK / n_items), math.ceil((turns + 1) * BLOCK / n_items)
-    return (n_cells - extra) * fewer + extra * more
 
 
 class _Heads:
