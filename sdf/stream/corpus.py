@@ -8,7 +8,6 @@ object pickles as its settings, and each process opens files for itself.
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,26 +15,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-from pyarrow import compute
 
 from sdf.errors import DamagedError, Missing, SdfError, StreamError, StreamStalled
 from sdf.manifest import CONFIGS, Manifest, newest
 from sdf.stream.cache import ShardCache
+from sdf.stream.choice import allowed_of, data_files, matches, names_files, without
 from sdf.stream.documents import Documents
 from sdf.stream.order import EpochOrder, Rows, Shuffle, Spot
 from sdf.stream.places import Place
-from sdf.stream.tables import Recent, ShardTable, Table, manifest_shards, no_column, table_of
+from sdf.stream.tables import Recent, ShardTable, Table, manifest_shards, table_of
 from sdf.stream.token_table import TokenTable, read_index
 from sdf.stream.tokens_format import TokenIndex
 
 Where = Mapping[str, Any]
 
 MANIFESTS = "manifests"
-SUFFIXES = (".parquet", ".jsonl", ".ndjson", ".json")
 # Of orders (a table's chunks in an epoch's order): one in use, one for what a window carries over.
 KEPT_ORDERS = 2
-_COMPUTE: Any = compute  # its functions are made when it is imported, so that no type checker knows them
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +90,14 @@ class Corpus:
     ) -> None:
         self.url, self.config, self.split, self.text = os.fspath(url), config, split, text
         self.follow, self.max_tokens, self.skip = follow, max_tokens, tuple(skip)
-        self.where = {name: _allowed(value) for name, value in (where or {}).items()}
+        self.where = {name: allowed_of(value) for name, value in (where or {}).items()}
         self._place, self._cache = Place(self.url), cache or ShardCache()
         self._kept: tuple[int, dict[Any, Any]] = (0, {})
         if config not in CONFIGS:
             raise StreamError(f"{self._place}: no config {config!r}; known: {', '.join(CONFIGS)}")
-        manifests = [] if _names_files(self._place) else self._place.names(MANIFESTS)
+        manifests = [] if names_files(self._place) else self._place.names(MANIFESTS)
         self._is_corpus = bool(manifests)
-        self.index = None if manifests or _names_files(self._place) else read_index(self._place)
+        self.index = None if manifests or names_files(self._place) else read_index(self._place)
         if not self._is_corpus and (version is not None or follow is not None):
             raise StreamError(f"{self._place}: version and follow belong to a corpus with manifests; there are none")
         self.version = self._pinned(manifests, version) if self._is_corpus else 0
@@ -223,7 +219,7 @@ class Corpus:
             found = table.read(chunk, list(self.where))
             mask = np.ones(found.num_rows, bool)
             for name, allowed in self.where.items():
-                mask &= _matches(found[name], allowed, table.where(chunk), name)
+                mask &= matches(found[name], allowed, table.where(chunk), name)
             return mask
 
         return self._own("masks", lambda: Recent(64)).get((table.identity, chunk), make)
@@ -307,14 +303,14 @@ class Corpus:
 
     def _shards(self, version: int) -> list[Any]:
         shards = manifest_shards(self.manifest(version), self.config, self.split)
-        return _without(shards, [shard.path for shard in shards], self.skip, self._place)
+        return without(shards, [shard.path for shard in shards], self.skip, self._place)
 
     def _exported(self, index: TokenIndex) -> Snapshot:
         if self.where:
             raise StreamError(f"{self._place}: a tokens export has no columns to choose by; export the rows you want")
         if (self.config, self.split) != (index.config, index.split):
             raise StreamError(f"{self._place}: holds {index.config}/{index.split}, not {self.config}/{self.split}")
-        shards = _without(index.shards, [shard.tokens.path for shard in index.shards], self.skip, self._place)
+        shards = without(index.shards, [shard.tokens.path for shard in index.shards], self.skip, self._place)
         table = TokenTable(self.url, index, shards, self._cache)
         n_rows = table.chunks.n_rows
         if self.max_tokens is not None and n_rows:
@@ -325,12 +321,12 @@ class Corpus:
         return Snapshot(0, table.identity, table, n_rows, is_last=True)
 
     def _foreign(self) -> Snapshot:
-        place, names = _files(self._place)
+        place, names = data_files(self._place)
         if self.max_tokens is not None:
             raise StreamError(
                 f"{self._place}: max_tokens of a Corpus needs manifests that count; give it to TokenStream"
             )
-        table = table_of(place, _without(names, names, self.skip, self._place))
+        table = table_of(place, without(names, names, self.skip, self._place))
         if not table.chunks.n_rows:
             raise StreamError(f"{self._place}: its files hold no row")
         return Snapshot(0, table.identity, table, table.chunks.n_rows, is_last=True)
@@ -360,45 +356,3 @@ class Corpus:
             f"{self._place}: manifest {version} has no rows of {self.config}/{self.split}; "
             + (f"it has {', '.join(there)}" if there else "it is empty: run `sdf run` to its end")
         )
-
-
-def _files(place: Place) -> tuple[Place, list[str]]:
-    """The directory, and the sorted data files in it that the address names."""
-    if _names_files(place):
-        found = place.parent, [name for name in place.parent.names("") if fnmatch.fnmatchcase(name, place.name)]
-    else:
-        found = place, [name for name in place.names("") if name.lower().endswith(SUFFIXES)]
-    if not found[1]:
-        raise StreamError(
-            f"{place}: neither a corpus (no {MANIFESTS}/), nor a tokens export (no tokens.json), nor a directory or "
-            "pattern with .parquet or .jsonl files; check the address"
-        )
-    return found
-
-
-def _names_files(place: Place) -> bool:
-    return place.name.lower().endswith(SUFFIXES) or any(mark in place.name for mark in "*?[")
-
-
-def _without(items: Sequence[Any], paths: Sequence[str], skip: Sequence[str], place: Place) -> list[Any]:
-    for path in skip:
-        if path not in paths:
-            raise no_column(f"{place}: skip", path, paths)
-    return [item for item, path in zip(items, paths, strict=True) if path not in skip]
-
-
-def _allowed(value: Any) -> tuple[Any, ...] | range:
-    if isinstance(value, range):
-        return value
-    return (value,) if isinstance(value, str | int | float | bool) or value is None else tuple(value)
-
-
-def _matches(column: Any, allowed: tuple[Any, ...] | range, where: str, name: str) -> Rows:
-    try:
-        if isinstance(allowed, range):
-            mask = _COMPUTE.and_(_COMPUTE.greater_equal(column, allowed.start), _COMPUTE.less(column, allowed.stop))
-        else:
-            mask = _COMPUTE.is_in(column, value_set=pa.array(list(allowed), column.type))
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise StreamError(f"{where}: column {name!r} ({column.type}) cannot be compared with {allowed!r}") from error
-    return _COMPUTE.fill_null(mask, False).to_numpy().astype(bool)
