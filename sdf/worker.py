@@ -118,7 +118,8 @@ class Worker:
         self._principles = {principle.id: principle for principle in job.constitution.principles}
         self._answered: list[tuple[Answered, AnswerReader]] = []
         self._adopt(answered)
-        self._slots = asyncio.Semaphore(recipe.n_in_flight)
+        # Rounds do not queue behind documents: what they find is what the documents after those wait for.
+        self._slots = {each: asyncio.Semaphore(recipe.n_in_flight) for each in (BriefOrder, RoundOrder)}
         self._seen: set[tuple[str, ...] | tuple[str, int]] = set()
         self._asked: OrderedDict[str, asyncio.Task[tuple[Answer, Location]]] = OrderedDict()
         self._running: set[asyncio.Task[None]] = set()
@@ -218,7 +219,7 @@ class Worker:
         self._news.set()
 
     async def _carry_out(self, order: Order) -> None:
-        async with self._slots:
+        async with self._slots[type(order)]:
             if self._draining:
                 self._n_open -= 1
                 return

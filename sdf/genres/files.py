@@ -65,7 +65,7 @@ class FrontMatter(_Strict):
     n_words: Any
     dedup: Literal["body", "assistant", "user", "scenario", "none"]
     redraws: int = Field(2, ge=0, le=10)
-    lanes: int = Field(1, ge=1, le=1000)
+    lanes: int | None = Field(None, ge=1, le=1000)
     cell_size: int | None = Field(None, ge=1, le=1_000_000)
     opt_in: Key | None = None
     twin: str | None = None

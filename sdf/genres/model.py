@@ -86,6 +86,7 @@ class Genre:
     """A genre file that was found free of faults. `hash` names all that decides text: prompts, declarations of the
     steps, axes, lengths; not what happens to the text later (`about`, checks, dedup, emit), nor where the file lies.
 
+    `lanes` None leaves it to the number of cells how many series of angle rounds each has (`Plan.round_of`).
     `emit` maps a column to a step, to `row.COLUMN` or to `template`, whose text is in `emit_templates`. `left_out`
     are the steps of an ablation, which no one asks.
     """
@@ -97,7 +98,7 @@ class Genre:
     n_words: tuple[int, int]
     dedup: Dedup
     redraws: int
-    lanes: int
+    lanes: int | None
     twin: str | None
     axes: tuple[Axis, ...]
     steps: tuple[Step, ...]
@@ -167,6 +168,8 @@ def hash_of(genre: Genre) -> str:
     axes = sorted([axis.name, axis.deck] for axis in genre.axes)
     columns = genre.source.columns if genre.source else None
     shared = [part and part.source for part in (genre.preamble, genre.instructions)]
-    decided = [genre.key, genre.n_words, genre.redraws, genre.lanes, genre.twin, axes, steps, columns, shared]
+    # Where nothing is said the hash is what it was when that meant one lane.
+    lanes = {None: 1, 1: "1"}.get(genre.lanes, genre.lanes)
+    decided = [genre.key, genre.n_words, genre.redraws, lanes, genre.twin, axes, steps, columns, shared]
     decided += [["cell_size", genre.cell_size]] if genre.cell_size is not None else []
     return digest("genre", canonical_json(decided))

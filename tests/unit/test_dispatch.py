@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from support import make_job, receipt
+from support import NOTE, make_job, receipt, write_recipe
 
 from sdf.assemble import Fold
 from sdf.dispatch import Dispatch
-from sdf.job import Job
-from sdf.plan import BLOCK, Plan
+from sdf.job import Job, compile_job
+from sdf.plan import BLOCK, Plan, n_lanes
+from sdf.recipe import load
 from sdf.records import Location, RoundKey, RoundReceipt
 from sdf.story import terms_of
 from sdf.worker import BriefOrder, Order, RoundOrder
@@ -59,14 +61,14 @@ def test_a_round_comes_before_its_documents_and_each_takes_its_own_angle(whole: 
     dispatch = dispatch_of(whole, {"note": 1})
     plan = Plan(whole)
     first = dispatch.orders(1_000)
-    # One for each cell: what follows depends on their answers.
-    assert briefs(first) == [] and {key.number for key in rounds(first)} == {0} and len(first) == 3
+    # One for each lane of a cell: what follows depends on their answers.
+    assert briefs(first) == [] and {key.number for key in rounds(first)} == {0} and len(first) == 3 * n_lanes(3)
     key = rounds(first)[0]
     dispatch.learn(angles(key, missing=[2]))
     second = dispatch.orders(1_000)
     assert rounds(second) == [key._replace(number=1)]
     asked = {order.index: order.angle for order in second if isinstance(order, BriefOrder)}
-    expected = {i: place for i in range(60) if (place := plan.round_of("note", i)) is not None and place[0] == key}
+    expected = {i: place for i in range(600) if (place := plan.round_of("note", i)) is not None and place[0] == key}
     assert asked == {
         index: None if place == 2 else f"{key.principle} 0 0 {place}" for index, (_, place) in expected.items()
     }
@@ -215,3 +217,17 @@ def test_nothing_is_ordered_for_a_corpus_that_is_finished(whole: Job) -> None:
         dispatch._fold.offer(receipt("quiz", index))
     dispatch._fold.advance()
     assert dispatch.orders(100) == []
+
+
+@pytest.mark.parametrize(("n_cells", "in_flight"), [(1, 128), (5, 128), (5, 512), (40, 512)])
+def test_a_recipe_of_few_cells_fills_an_engine(tmp_path: Path, n_cells: int, in_flight: int) -> None:
+    """As many documents have their angle after one answer of each round that is asked at once, whatever the cells."""
+    recipe = write_recipe(tmp_path, {"note": NOTE.replace("n_items: 4", "n_items: 16")})
+    told = "".join(
+        f"## Rule {n}\n\nThe assistant keeps rule {n}, because it matters to people.\n\n" for n in range(n_cells)
+    )
+    (tmp_path / "constitution.md").write_text(told)
+    dispatch = dispatch_of(compile_job(load(recipe, {})), {"note": 1}, tokens=1_000_000)
+    for key in rounds(dispatch.orders(10_000)):
+        dispatch.learn(angles(key, 16))
+    assert len(briefs(dispatch.orders(10_000))) >= in_flight

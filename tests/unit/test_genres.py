@@ -117,7 +117,7 @@ def loaded(folder: Path, text: str) -> Genre:
 def test_a_genre_is_what_its_file_says(folder: Path) -> None:
     genre = loaded(folder, GOOD)
     assert (genre.key, genre.kind, genre.config) == ("note", "document", "documents")
-    assert (genre.n_words, genre.dedup, genre.redraws, genre.lanes) == ((100, 200), "body", 2, 1)
+    assert (genre.n_words, genre.dedup, genre.redraws, genre.lanes) == ((100, 200), "body", 2, None)
     assert genre.axes[0] == Axis("tone", ("warm", "sceptical"), ("warm", "warm", "sceptical"))
     assert genre.axes[1] == Axis("outlet", ("a diary", "a letter"), ("a diary", "a letter"))
     assert [step.name for step in genre.steps] == ["angle", "draft", "score"]

@@ -11,7 +11,7 @@ from support import GENRES, NOTE, QUESTION, ROWS, TALK, make_job
 
 from sdf.genres import Axis
 from sdf.job import Job
-from sdf.plan import BLOCK, Plan, card, names_of
+from sdf.plan import BLOCK, Plan, card, n_lanes, names_of
 from sdf.records import Slot
 
 
@@ -222,7 +222,7 @@ def test_every_document_has_its_own_place_in_a_round(plan: Plan) -> None:
     places = [plan.round_of("note", index) for index in range(300)]
     assert len(set(places)) == 300
     for place in places:
-        assert place is not None and 0 <= place[1] < 4 and place[0].lane == 0
+        assert place is not None and 0 <= place[1] < 4 and place[0].lane < n_lanes(3)
     assert plan.round_of("letter", 0) is None
 
 
@@ -239,3 +239,8 @@ def test_twins_share_an_angle(tmp_path: Path) -> None:
     plan = Plan(make_job(tmp_path, {"talk": text}))
     places = [plan.round_of("talk", index) for index in range(100)]
     assert places[::2] == places[1::2] and len(set(places)) == 50
+
+
+@pytest.mark.parametrize(("n_cells", "expected"), [(1, 32), (3, 11), (5, 7), (31, 2), (32, 1), (500, 1)])
+def test_few_cells_have_more_lanes(n_cells: int, expected: int) -> None:
+    assert n_lanes(n_cells) == expected

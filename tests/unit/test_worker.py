@@ -113,6 +113,15 @@ def test_a_round_comes_back_with_an_angle_for_every_place(job: Job, tmp_path: Pa
     assert read_ledger(RunDir(tmp_path)).rounds[0].angles == found.angles
 
 
+def test_a_round_does_not_queue_behind_documents(job: Job, tmp_path: Path) -> None:
+    """What it finds is what the documents after those wait for."""
+    narrow = replace(job, recipe=job.recipe.changed({"in_flight": 1}))
+    key = RoundKey("note", job.constitution.principles[0].id, 0, 0)
+    found = working(narrow, tmp_path, lambda worker: all_of(worker, [*LETTERS, RoundOrder(key, ())]))
+    rows = {type(each): each.location.row for each in sorted(found, key=lambda each: each.location)}
+    assert rows[RoundReceipt] < rows[Receipt]
+
+
 def test_orders_have_names(job: Job) -> None:
     key = RoundKey("note", "p", 0, 0)
     orders = [*LETTERS, BriefOrder("note", 0), RoundOrder(key, ()), RoundOrder(key._replace(lane=1), ())]
