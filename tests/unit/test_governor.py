@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from sdf.allowance import LaneShare, Limits
+from sdf.budget import Purse, Till
 from sdf.errors import RateLimited, RequestRejected, Unauthorized, Unavailable
+from sdf.prices import Price, Tariff
 from sdf.providers.crowd import LOOK, N_REJECTED, Crowd
 from sdf.providers.governor import LONGEST_WAIT, N_FAILURES, PATIENCE, Governor
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Wants
@@ -512,5 +515,114 @@ def test_closing_closes_the_provider() -> None:
         setup = Setup(lambda n, r: None)
         await setup.governor.close()
         assert setup.provider.closed
+
+    play(test)
+
+
+# --- what the driver allows -------------------------------------------------------------------------------------
+
+
+def test_no_more_fly_than_the_driver_permits_and_more_as_soon_as_it_does() -> None:
+    async def test() -> None:
+        setup = Setup(lambda n, r: setup.world.sleep(1), max_in_flight=8)
+        setup.governor.follow(LaneShare(permits=2))
+        asked = [setup.ask(draw) for draw in range(12)]
+        await setup.world.settle()
+        assert setup.provider.n_active == 2
+        setup.governor.follow(LaneShare(permits=5))
+        await setup.world.settle()
+        assert setup.provider.n_active == 5
+        await setup.world.run(*asked)
+        assert setup.provider.most_active == 5
+
+    play(test)
+
+
+def test_requests_are_paced_by_the_limits_of_the_share() -> None:
+    async def test() -> None:
+        setup = Setup(lambda n, r: None, max_in_flight=8)
+        setup.governor.follow(LaneShare(permits=8, limits=Limits(requests=60)))
+        await setup.outcomes(range(10))
+        assert 7 <= setup.world.now <= 11
+
+    play(test)
+
+
+def test_a_rate_limit_is_reported_with_the_turn_in_which_its_request_was_sent() -> None:
+    async def test() -> None:
+        def script(n_call: int, request: Request) -> Awaitable[None] | None:
+            if n_call > 2:
+                return None
+
+            async def limited() -> None:
+                await setup.world.sleep(n_call)
+                raise RateLimited("slow down", 0.1)
+
+            return limited()
+
+        setup = Setup(script, max_in_flight=2)
+        asked = [setup.ask(1), setup.ask(2)]
+        await setup.world.settle()
+        await setup.world.tick()
+        await setup.world.settle()
+        assert setup.governor.report(None).limited_at == 0
+        # The driver has cut the lane; the second limit comes from a request of the turn before.
+        setup.governor.follow(LaneShare(permits=2, turn=1))
+        await setup.world.run(*asked)
+        assert setup.governor.report(None).limited_at == 0
+        assert setup.governor.report(None).n_answers == 2
+
+    play(test)
+
+
+def priced(granted: float | None) -> tuple[Purse, Till]:
+    purse = Purse(granted)
+    return purse, Till(purse, Tariff(Price(input=0, output=10_000), "5m", batch=False))
+
+
+def test_each_attempt_is_paid_for_by_what_became_of_it() -> None:
+    async def test() -> None:
+        purse, till = priced(10.0)
+        errors = [RateLimited("slow down", 0.1), Unavailable("500", maybe_billed=False), Unavailable("lost"), None]
+
+        def script(n_call: int, request: Request) -> None:
+            error = errors[n_call - 1]
+            if error is not None:
+                raise error
+
+        setup = Setup(script, till=till)
+        assert texts(await setup.outcomes([1])) == ["answer 1"]
+        assert purse.assumed == pytest.approx(1.0), "a hundred tokens of a cent: the lost attempt in full"
+        assert purse.spent == pytest.approx(1.0) and purse.reserved == 0, "and the answer took no tokens"
+
+    play(test)
+
+
+def test_what_hangs_or_is_cancelled_after_it_was_sent_counts_in_full() -> None:
+    async def test() -> None:
+        purse, till = priced(10.0)
+        setup = Setup(lambda n, r: setup.world.sleep(5), till=till)
+        asked = setup.ask(1)
+        await setup.world.settle()
+        asked.cancel()
+        await setup.world.settle()
+        assert purse.assumed == pytest.approx(1.0) and purse.reserved == 0
+
+    play(test)
+
+
+def test_who_waits_for_money_is_woken_by_it_and_sent_home_at_the_end() -> None:
+    async def test() -> None:
+        purse, till = priced(1.5)
+        setup = Setup(lambda n, r: setup.world.sleep(5), till=till)
+        asked = [setup.ask(draw) for draw in range(3)]
+        await setup.world.settle()
+        assert setup.provider.n_active == 1 and purse.is_short
+        purse.allow(2.0)
+        await setup.world.settle()
+        assert setup.provider.n_active == 2
+        purse.close()
+        outcomes = await setup.world.run(*asked)
+        assert texts(outcomes) == ["answer 0", "answer 1", "Stopped"] and setup.governor.in_flight == 0
 
     play(test)
