@@ -226,12 +226,16 @@ def _crew(job: Job, run_dir: RunDir, epoch: int) -> Crew:
 
 def preflight(recipe: str, *, out: Path_ | None = None, **overrides: Any) -> list[Finding]:
     """What `run` looks at before it pays: models, context lengths and, with `out`, the directory. Free."""
-    job = load_job(recipe, overrides)
+    stages = staged.load_stages(recipe, overrides)
+    jobs = [staged.compile_stage(stage) for stage in stages] or [load_job(recipe, overrides)]
     findings: list[Finding] = []
     if out is not None:
         findings.append(_usable(RunDir(out)))
-    _connect(job)
-    return findings + run_to_end(_crew(job, RunDir(out or "."), 0).preflight())
+    for job in jobs:
+        _connect(job)
+        findings += run_to_end(_crew(job, RunDir(out or "."), 0).preflight())
+    # Stages share their models.
+    return list({finding.text: finding for finding in findings}.values())
 
 
 def _usable(run_dir: RunDir) -> Finding:

@@ -16,9 +16,10 @@ from sdf.directory import job_of, occupy
 from sdf.errors import RecipeError, StorageError
 from sdf.frontmatter import near
 from sdf.genres import Genre
-from sdf.job import Job, without
+from sdf.job import Job
 from sdf.ledger import read_ledger
 from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
+from sdf.mix import without
 from sdf.reading import Reader
 from sdf.recipe import shares
 from sdf.records import Receipt

@@ -21,7 +21,7 @@ from sdf.errors import DamagedError, Missing, RecipeChanged, RecipeError
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.genres.model import STAGE
-from sdf.job import check_ablated
+from sdf.mix import check_ablated
 from sdf.recipe import ANY_GENRE, Recipe, StageEntry
 from sdf.shards.file import COLUMNS
 from sdf.storage import RunDir

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from sdf.genres import Genre
+from sdf.genres import Genre, Step
 from sdf.records import Answer, Usage
 from sdf.report.corpus import Count, Inspection, Status
 from sdf.report.costs import cache_line, cost_line, dollars
@@ -236,14 +236,23 @@ def genre_text(genre: Genre) -> str:
         ("words", f"{genre.n_words[0]:,} to {genre.n_words[1]:,}"),
         ("compared on", genre.dedup),
         *((f"axis {axis.name}", _shares_text(axis)) for axis in axes_of(genre)),
-        ("emits", ", ".join(f"{column} from {step}" for column, step in genre.emit.items())),
+        ("emits", ", ".join(f"{column} from {origin}" for column, origin in genre.emit.items())),
     ]
+    if genre.source is not None:
+        facts.append(("reads", f"{', '.join(genre.source.columns)} of {genre.source.path or 'what the recipe names'}"))
+    facts += [(name, value) for name, value in (("cell size", genre.cell_size), ("opt in", genre.opt_in)) if value]
     steps = [
         f"── step {step.name}: one per {step.per}, {step.role}, {step.form}, context {step.context}, "
-        f"returns {step.returns}\n\n{step.body.source.strip()}"
+        f"returns {step.returns}{_relations(step)}\n\n{step.body.source.strip()}"
         for step in genre.steps
     ]
-    return "\n\n".join([table(facts), *map(plain, steps)])
+    columns = [f"── column {name}\n\n{each.source.strip()}" for name, each in genre.emit_templates.items()]
+    return "\n\n".join([table(facts), *map(plain, [*steps, *columns])])
+
+
+def _relations(step: Step) -> str:
+    said = {"rewrites": step.rewrites, "quotes": step.quotes, "sample": step.sample}
+    return "".join(f", {name} {value}" for name, value in said.items() if value is not None)
 
 
 def genres_text(genres: Mapping[str, Genre]) -> str:
