@@ -24,7 +24,10 @@ def stack_of(table: Any, numbers: Rows) -> list[dict[str, Any]]:
     """The rows `numbers` as dicts, the first one last: `pop` gives them in order and lets each go as it is given."""
     if len(numbers) < table.num_rows:
         wanted, numbers = np.unique(numbers, return_inverse=True)
-        table = table.take(wanted)
+        # By its buffer: pyarrow would import pandas, where there is one, to look at an array of numpy's.
+        table = table.take(
+            pa.Array.from_buffers(pa.int64(), len(wanted), [None, pa.py_buffer(wanted.astype(np.int64))])
+        )
     order = numbers[::-1].tolist()
     if table.num_columns == 1:
         name, values = table.column_names[0], table.column(0).to_pylist()
