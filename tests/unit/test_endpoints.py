@@ -125,3 +125,22 @@ def test_every_status_means_one_error(status: int, code: str, kind: type[Provide
 )
 def test_the_wait_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
     assert retry_after(headers) == seconds
+
+
+@pytest.mark.parametrize(
+    ("status", "maybe"),
+    [
+        (200, True),
+        (408, False),
+        (429, False),
+        (499, True),
+        (500, False),
+        (502, False),
+        (504, True),
+        (524, True),
+        (529, False),
+    ],
+)
+def test_a_status_tells_whether_the_request_may_have_been_billed(status: int, maybe: bool) -> None:
+    error = failure("p", status, "", "", None)
+    assert isinstance(error, Unavailable) and error.maybe_billed is maybe
