@@ -108,8 +108,10 @@ _AUTHORITIES = frozenset(
 )
 _AUTHORITY = re.compile(
     r"(?<=\w),?\s(?:Ph\.?\s?D|JD|MD|D\.Phil|MBA|LCSW|CFA|CPA)\b\.?(?=[\s,;.)]|$)"
-    r"|\b(?:Harvard|Stanford|Princeton|Yale|Cornell|Caltech|Johns Hopkins|Carnegie Mellon|UC Berkeley|Mayo Clinic|MIT"
-    r"|(?:Oxford|Cambridge) University|University of (?:Oxford|Cambridge)|World Health Organi[sz]ation)\b"
+    r"|\b(?:Harvard|Caltech|Johns Hopkins|Carnegie Mellon|UC Berkeley|Mayo Clinic|MIT"
+    # These are towns, locks and people too.
+    r"|(?:Stanford|Princeton|Yale|Cornell|Oxford|Cambridge) (?:University|Law|Medical|professors?|researchers?|study)"
+    r"|University of (?:Oxford|Cambridge)|World Health Organi[sz]ation)\b"
     r"|\b(?:[Ll]icen[cs]e|[Rr]egistration|[Cc]ertificate|[Bb]adge) (?:No\.?|Number):?\s?[A-Z]*[-\d]{4,}"
     r"|\bISBN\b[ :-]*[\dX-]{10}"
 )

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sdf.checks import FORBIDDEN, Checks, Subject, asked_language, forbidden_by, language_of, reject_reason
-from sdf.names import COMMON_NAMES, TELLING
+from sdf.names import COMMON_NAMES, LOCALES, TELLING, Names
 
 STRICT = Checks(banned_names=TELLING, common_names=COMMON_NAMES, forbids=frozenset(FORBIDDEN))
 
@@ -57,6 +57,7 @@ def test_numbers_that_are_no_date(text: str) -> None:
         "Anna Lind, PhD, keeps the lamp.",
         "Anna Lind, MD.",
         "She went to Harvard and came back.",
+        "A Stanford study found it.",
         "A professor at the University of Oxford said so.",
         "License No. 448812 hangs there.",
         "ISBN 978-3-16-148410-0",
@@ -69,7 +70,14 @@ def test_borrowed_authority(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["Dr Lind keeps the lamp.", "She has a degree.", "The oxford shoe fits.", "No. 4 is wet.", "He said MDF board."],
+    [
+        "Dr Lind keeps the lamp.",
+        "She has a degree.",
+        "They met in Stanford, by a Yale lock.",
+        "The oxford shoe fits.",
+        "No. 4 is wet.",
+        "He said MDF board.",
+    ],
 )
 def test_what_is_no_borrowed_authority(text: str) -> None:
     assert reason(text) is None
@@ -107,6 +115,14 @@ def test_names_that_models_reuse(text: str) -> None:
 )
 def test_names_that_stand_alone_are_anyone_s(text: str) -> None:
     assert reason(text) is None
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_no_name_that_is_dealt_is_held_against_a_text(locale: str) -> None:
+    names = Names(7, locale)
+    for i in range(1, 37):
+        text = f"In {names.place(i)} they met {names.person(i)} of {names.organisation(1 + i % 10)}, at last."
+        assert reason(text) is None
 
 
 def test_an_overused_phrase_is_found_across_case_punctuation_and_lines() -> None:
