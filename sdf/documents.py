@@ -199,8 +199,8 @@ def language_of_prompts(genre: Genre) -> str | None:
 
 
 def language_asked(brief: Brief, own: str | None) -> str | None:
-    """An axis `language` says; without one, the language of the prompts."""
-    return asked_language(brief.axes["language"]) if "language" in brief.axes else own
+    """An axis `language` says, "the language of the place" by the axis `locale`; without one, that of the prompts."""
+    return asked_language(brief.axes["language"], brief.axes.get("locale")) if "language" in brief.axes else own
 
 
 def row(job: Job, genre: Genre, draft: Draft, n_tokens: int, entries: Sequence[AnswerEntry]) -> dict[str, Any]:

@@ -41,6 +41,15 @@ _CODES = {
     "korean": "ko", "georgian": "ka", "armenian": "hy", "kazakh": "kk", "mongolian": "mn", "esperanto": "eo",
     "latin": "la", "albanian": "sq", "macedonian": "mk",
 }  # fmt: skip
+# Where one language is written by nearly everybody. Elsewhere "the language of the place" could be several.
+_PLACES = {
+    "japan": "ja", "korea": "ko", "china": "zh", "vietnam": "vi", "indonesia": "id", "turkey": "tr", "iran": "fa",
+    "georgia": "ka", "armenia": "hy", "poland": "pl", "finland": "fi", "hungary": "hu", "greece": "el", "germany": "de",
+    "france": "fr", "italy": "it", "spain": "es", "portugal": "pt", "netherlands": "nl", "sweden": "sv", "norway": "no",
+    "denmark": "da", "czechia": "cs", "romania": "ro", "bulgaria": "bg", "russia": "ru", "brazil": "pt", "mexico": "es",
+    "peru": "es", "argentina": "es", "chile": "es", "colombia": "es", "egypt": "ar", "thailand": "th", "britain": "en",
+    "america": "en", "iceland": "is", "lithuania": "lt", "latvia": "lv", "estonia": "et", "croatia": "hr",
+}  # fmt: skip
 # Told apart by a word here and there: a verdict between two of one family is none.
 _FAMILIES = tuple(
     frozenset(codes.split())
@@ -60,9 +69,11 @@ def language(subject: Subject, _: Checks) -> bool:
     return found not in (None, asked) and not any({asked, found} <= family for family in _FAMILIES)
 
 
-def asked_language(name: str) -> str | None:
-    """The code of a language by its English name or code; None when it is not known, and then nothing is judged."""
+def asked_language(name: str, place: str | None = None) -> str | None:
+    """The code of a language by its English name or code, or as that of the place; None where nothing is judged."""
     words = re.findall(r"[a-z]+", name.lower())
+    if "place" in words and place is not None:
+        return _PLACES.get(place)
     if len(words) == 1 and words[0] in _CODES.values():
         return words[0]
     return next((_CODES[word] for word in words if word in _CODES), None)

@@ -267,3 +267,8 @@ def test_what_is_too_short_or_not_asked_has_no_language() -> None:
 )
 def test_languages_go_by_their_names(name: str, code: str | None) -> None:
     assert asked_language(name) == code
+
+
+@pytest.mark.parametrize(("place", "code"), [("japan", "ja"), ("brazil", "pt"), ("kenya", None), (None, None)])
+def test_the_language_of_the_place(place: str | None, code: str | None) -> None:
+    assert asked_language("the language of the place", place) == code
