@@ -127,15 +127,20 @@ def test_an_export_that_was_damaged_since_is_named(corpus: RunDir, tmp_path: Pat
         jsonl(corpus, tmp_path / "out")
 
 
-@pytest.mark.parametrize("damage", ["flip", "cut", "delete"])
+@pytest.mark.parametrize("damage", ["flip", "cut", "delete", "another shard"])
 def test_a_damaged_shard_is_named_and_nothing_appears(corpus: RunDir, tmp_path: Path, damage: str) -> None:
     shard = newest(corpus).shards[1]
     path = Path(corpus.root, shard.path)
     data = path.read_bytes()
+    damaged = {
+        "flip": data[:200] + bytes([data[200] ^ 1]) + data[201:],
+        "cut": data[:-100],
+        "another shard": Path(corpus.root, newest(corpus).shards[0].path).read_bytes(),
+    }
     if damage == "delete":
         path.unlink()
     else:
-        path.write_bytes(data[:-100] if damage == "cut" else data[:200] + bytes([data[200] ^ 1]) + data[201:])
+        path.write_bytes(damaged[damage])
     with pytest.raises((DamagedError, Missing), match=shard.path):
         jsonl(corpus, tmp_path / "out")
     assert sorted(each.name for each in tmp_path.iterdir()) == ["corpus"]
