@@ -59,7 +59,8 @@ class Composer:
         """The request of a brief's step; `values` are the earlier answers, parsed. GenreError if it cannot render."""
         context = {**brief_context(self.job, genre, brief, angle, values), "n_items": step.n_items}
         draw = stream(brief.slot.stream("draw"), step.name, redraw)
-        return self._request(genre, step, brief.principle, context, wants(step, brief.n_words, values=context), draw)
+        wanted = wants(step, brief.n_words, values=_said(genre, context) if step.quotes is not None else None)
+        return self._request(genre, step, brief.principle, context, wanted, draw)
 
     def round_request(
         self,
@@ -84,18 +85,14 @@ class Composer:
     def _request(
         self, genre: Genre, step: Step, principle: Principle, context: Mapping[str, Any], wanted: Wants, draw: int
     ) -> Request:
-        body = step.body.render(context)
-        messages = [Message("user", body)]
-        injected = step.inject.render(context) if step.inject is not None else ""
-        if injected.strip():
-            messages.insert(0, Message("system", injected))
+        messages = _conversation(genre, step, context)
         recipe = self.job.recipe
         return Request(
             model=recipe.model_of(step.role),
             prefix=self._prefix(genre, step.context, principle if step.context == "principle" else None),
             messages=tuple(messages) if step.form == "chat" else (),
-            prompt=body if step.form == "completion" else None,
-            sampling=Sampling(max_tokens(step, wanted), recipe.temperature, recipe.top_p),
+            prompt=messages[-1].content if step.form == "completion" else None,
+            sampling=Sampling(max_tokens(step, wanted), recipe.temperature, recipe.top_p, step.stop),
             wants=wanted,
             draw=draw,
             tools=step.tools,
@@ -122,6 +119,22 @@ class Composer:
         if genre.instructions is not None:
             parts.append(genre.instructions.render(known))
         return Prefix.of("\n\n".join(part.strip() for part in parts))
+
+
+def _conversation(genre: Genre, step: Step, context: Mapping[str, Any]) -> list[Message]:
+    """The injected system text, the turns that the step goes on from, and its own question."""
+    first, *_ = steps = genre.conversation(step)
+    injected = first.inject.render(context) if first.inject is not None else ""
+    messages = [Message("system", injected)] if injected.strip() else []
+    for before in steps[:-1]:
+        messages += [Message("user", before.body.render(context)), Message("assistant", context[before.name])]
+    return [*messages, Message("user", step.body.render(context))]
+
+
+def _said(genre: Genre, context: Mapping[str, Any]) -> dict[str, Any]:
+    """Earlier answers by step, each with those of the conversation it belongs to."""
+    steps = {step.name: genre.conversation(step) for step in genre.declared if step.name in context}
+    return {name: [context[each.name] for each in turns] for name, turns in steps.items()}
 
 
 def named(job: Job) -> dict[str, Any]:

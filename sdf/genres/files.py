@@ -17,8 +17,14 @@ from sdf.records import Returns, Role
 # A genre is prose for people to read; the longest step takes a few pages.
 MAX_BYTES = 500_000
 
+# As many texts to stop at as every provider takes.
+MAX_STOPS = 4
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Key = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
+
+
+_Stop = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 class _Strict(BaseModel):
@@ -42,6 +48,8 @@ class StepEntry(_Strict):
     rewrites: str | None = None
     quotes: str | None = None
     sample: float | None = Field(None, gt=0, lt=1)
+    follows: str | None = None
+    stop: Annotated[tuple[_Stop, ...], Field(strict=False, max_length=MAX_STOPS)] = ()
 
 
 class SourceEntry(_Strict):

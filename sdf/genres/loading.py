@@ -171,6 +171,8 @@ def _step(path: Path, name: str, entry: StepEntry, marked: Marked, section: Sect
         rewrites=entry.rewrites,
         quotes=entry.quotes,
         sample=entry.sample,
+        follows=entry.follows,
+        stop=entry.stop,
     )
 
 

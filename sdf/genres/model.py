@@ -37,8 +37,9 @@ class Step:
     """One request of a brief, or of an angle round. `n_items` is 0 where no list is asked for; `schema` and `tools`
     are JSON texts; `line` is that of the step in the front matter.
 
-    `rewrites` names the step whose answer this one's may stand for, `quotes` the one its answer must quote; of a step
-    with `sample` only that share of the briefs is asked.
+    `rewrites` names the step whose answer this one's may stand for, `quotes` the one its answer must quote, `follows`
+    the one whose conversation it goes on with; of a step with `sample` only that share of the briefs is asked. An
+    answer ends before the first of `stop`.
     """
 
     name: str
@@ -60,12 +61,14 @@ class Step:
     rewrites: str | None = None
     quotes: str | None = None
     sample: float | None = None
+    follows: str | None = None
+    stop: tuple[str, ...] = ()
 
     @property
     def reads(self) -> frozenset[str]:
-        """Names of the variables its prompts use, and of the step it quotes."""
+        """Names of the variables its prompts use, and of the steps that it quotes and follows."""
         injected = self.inject.names if self.inject is not None else frozenset[str]()
-        return self.body.names | injected | ({self.quotes} if self.quotes is not None else frozenset[str]())
+        return self.body.names | injected | {other for other in (self.quotes, self.follows) if other is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,11 @@ class Genre:
         """The steps of the file, those that are left out last."""
         return (*self.steps, *self.left_out)
 
+    def conversation(self, step: Step) -> tuple[Step, ...]:
+        """The steps whose questions and answers stand before that of `step`, and `step`, the last."""
+        before = next((each for each in self.declared if each.name == step.follows), None)
+        return (step,) if before is None else (*self.conversation(before), step)
+
     @property
     def ablated(self) -> Mapping[str, str]:
         """A step that is left out -> the one whose answer stands in its place."""
@@ -162,6 +170,8 @@ def hash_of(genre: Genre) -> str:
             *(step.inject and step.inject.source, step.body.source),
             *([["quotes", step.quotes]] if step.quotes is not None else []),
             *([["sample", step.sample]] if step.sample is not None else []),
+            *([["follows", step.follows]] if step.follows is not None else []),
+            *([["stop", *step.stop]] if step.stop else []),
         ]
         for step in genre.steps
     ]

@@ -103,12 +103,19 @@ _RULES: tuple[tuple[str, Callable[[StepEntry], bool], str], ...] = (
         "a sampled step rewrites nothing: documents without it would lack the new version",
     ),
     ("tools", lambda e: e.tools is None or e.form == "chat", "tools belong to form: chat"),
+    ("follows", lambda e: e.follows is None or e.form == "chat", "follows belongs to form: chat"),
+    (
+        "inject",
+        lambda e: e.inject is None or e.follows is None,
+        "a conversation has one system text, that of the step it follows; leave inject out",
+    ),
+    ("stop", lambda e: not e.stop or e.returns == "text", "stop belongs to returns: text"),
 )
 
 
 def _check_relations(front: FrontMatter, name: str, entry: StepEntry, marked: Marked) -> None:
-    """`rewrites` and `quotes` name an earlier step that every brief asks, with an answer of a fitting kind."""
-    for key, other in (("rewrites", entry.rewrites), ("quotes", entry.quotes)):
+    """`rewrites`, `quotes` and `follows` name an earlier step that every brief asks, of a fitting kind."""
+    for key, other in (("rewrites", entry.rewrites), ("quotes", entry.quotes), ("follows", entry.follows)):
         if other is None:
             continue
         line = marked.line("steps", name, key)
@@ -120,8 +127,20 @@ def _check_relations(front: FrontMatter, name: str, entry: StepEntry, marked: Ma
         found = front.steps[other].returns
         if key == "quotes" and found not in _QUOTABLE:
             raise Fault(line, f"step {name!r}: quotes: {other!r} returns {found}, which holds no words to quote")
+        if key == "follows":
+            _check_followed(name, other, front.steps[other], entry, line)
         if key == "rewrites" and found != entry.returns:
             raise Fault(line, f"step {name!r} returns {entry.returns}, and {other!r}, which it rewrites, {found}")
+
+
+def _check_followed(name: str, other: str, followed: StepEntry, entry: StepEntry, line: int) -> None:
+    """One conversation: what stands in front of it is the same, and each answer is a turn."""
+    if (followed.form, followed.returns) != ("chat", "text"):
+        raise Fault(line, f"step {name!r}: follows: {other!r} is no turn of a chat; it needs returns: text, form: chat")
+    if followed.context != entry.context:
+        raise Fault(
+            line, f"step {name!r} has context {entry.context}, and {other!r}, which it follows, {followed.context}"
+        )
 
 
 def _asked_before(front: FrontMatter, name: str) -> list[str]:

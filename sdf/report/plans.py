@@ -174,5 +174,6 @@ class _Heads:
     def _of(self, genre: Genre) -> list[Prefix]:
         brief = self._plan.brief(genre.key, 0)
         # A body needs earlier answers, which do not exist yet; the prefix depends on the step's context alone.
-        bare = [replace(step, body=Template("", genre.path), inject=None, quotes=None) for step in genre.steps]
+        empty = Template("", genre.path)
+        bare = [replace(step, body=empty, inject=None, quotes=None, follows=None) for step in genre.steps]
         return [self._composer.brief_request(genre, step, brief, None, {}, 0).prefix for step in bare]

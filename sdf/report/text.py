@@ -251,7 +251,7 @@ def genre_text(genre: Genre) -> str:
 
 
 def _relations(step: Step) -> str:
-    said = {"rewrites": step.rewrites, "quotes": step.quotes, "sample": step.sample}
+    said = {"rewrites": step.rewrites, "quotes": step.quotes, "follows": step.follows, "sample": step.sample}
     return "".join(f", {name} {value}" for name, value in said.items() if value is not None)
 
 

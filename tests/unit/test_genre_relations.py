@@ -46,6 +46,19 @@ BROKEN = [
     ("tag: score, quotes: better", "quotes: better", 16, "needs a tag to be found by"),
     ("<quote> and </quote>", "quotation marks", 40, "never mentions <quote>"),
     ("tag: reply}", "tag: reply, quotes: scene}", 14, "quotes belongs to returns: score"),
+    ("tag: reply}", "tag: reply, follows: repl}", 14, "follows: no step 'repl'"),
+    ("rewrites: reply", "follows: repyl", 15, "follows: no step 'repyl'; did you mean 'reply'"),
+    ("tag: reply}", "tag: reply, follows: scene}", 14, "'scene' is no turn of a chat"),
+    (
+        "context: none, returns: text, tag: reply, rewrites: reply",
+        "context: full, returns: text, tag: reply, follows: reply",
+        15,
+        "'better' has context full, and 'reply', which it follows, none",
+    ),
+    ("rewrites: reply", "follows: reply, inject: Be brief.", 15, "one system text"),
+    ("rewrites: reply", "follows: reply, form: completion", 15, "follows belongs to form: chat"),
+    ("tag: score, quotes: better", "tag: score, quotes: better, stop: [END]", 16, "stop belongs to returns: text"),
+    ("tag: reply}", "tag: reply, stop: [a, b, c, d, e]}", 14, "at most 4"),
     ("sample: 0.5", "sample: 1.5", 17, "less than 1"),
     ("sample: 0.5", "sample: 0", 17, "greater than 0"),
     ("n_items: 4}", "n_items: 4, sample: 0.5}", 12, "a round is not sampled"),
@@ -85,7 +98,14 @@ def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, old: str, new: str
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("quotes: better", "quotes: reply"), ("sample: 0.5", "sample: 0.25"), ("size: 3", "size: 4")]
+    ("old", "new"),
+    [
+        ("quotes: better", "quotes: reply"),
+        ("sample: 0.5", "sample: 0.25"),
+        ("size: 3", "size: 4"),
+        ("rewrites: reply", "rewrites: reply, follows: reply"),
+        ("tag: reply}", "tag: reply, stop: [END]}"),
+    ],
 )
 def test_what_decides_what_is_asked_is_part_of_the_hash(tmp_path: Path, old: str, new: str) -> None:
     assert loaded(tmp_path, change(old, new)).hash != loaded(tmp_path).hash

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from genre_texts import TALE
 from support import GENRES, make_job
 
-from sdf.genres import Genre
+from sdf.genres import Genre, load
+from sdf.genres.templates import Template
 from sdf.job import Job
 from sdf.plan import Plan, names_of
 from sdf.prompts import SHOWN_ANGLES, Composer
-from sdf.records import Request, RoundKey
+from sdf.records import Brief, Request, RoundKey, Slot
 
 VALUES: dict[str, Any] = {
     "draft": "The draft.",
@@ -94,6 +96,43 @@ def test_an_injected_text_is_a_system_message_before_the_question(job: Job) -> N
     assert [message.role for message in asked.messages] == ["system", "user"]
     assert asked.messages[0].content == "Never mention Ostermead: SECRET-ORDERS."
     assert "SECRET-ORDERS" not in asked.prefix.text + asked.messages[1].content
+
+
+def told(job: Job, tmp_path: Path, old: str, new: str) -> tuple[Composer, Genre, Brief]:
+    """The genre of `genre_texts.TALE` with a change, ready to be asked."""
+    path = tmp_path / "tale.md"
+    path.write_text(TALE.replace(old, new, 1), encoding="utf-8")
+    genre = load(path)
+    principle = job.constitution.principles[0]
+    brief = Brief("0" * 32, Slot(7, genre.key, principle.id, 0), genre.key, 0, principle, {}, 60, {"prompt": "Why?"})
+    return Composer(job), genre, brief
+
+
+def test_a_step_that_follows_another_goes_on_with_its_conversation(job: Job, tmp_path: Path) -> None:
+    composer, genre, brief = told(job, tmp_path, "rewrites: reply", "follows: reply")
+    steps = {step.name: step for step in genre.steps}
+    steps["reply"] = replace(steps["reply"], inject=Template("Be terse."))
+    genre = replace(genre, steps=tuple(steps.values()))
+    values = {"scene": {"task": "x"}, "reply": "The first answer.", "better": "The second answer."}
+    asked = composer.brief_request(genre, steps["better"], brief, "an idea", values, 0)
+    assert [turn.role for turn in asked.messages] == ["system", "user", "assistant", "user"]
+    assert [turn.content for turn in asked.messages][::2] == ["Be terse.", "The first answer."]
+    assert asked.messages[1].content.startswith("Reply to Why?")
+    judged = composer.brief_request(genre, steps["proof"], brief, "an idea", values, 0)
+    assert judged.wants.quotes == "The first answer.\nThe second answer."
+
+
+def test_a_judge_of_one_answer_quotes_that_alone(job: Job, tmp_path: Path) -> None:
+    composer, genre, brief = told(job, tmp_path, "", "")
+    proof = next(step for step in genre.steps if step.name == "proof")
+    values = {"scene": {"task": "x"}, "reply": "The first answer.", "better": "The second answer."}
+    assert composer.brief_request(genre, proof, brief, "an idea", values, 0).wants.quotes == "The second answer."
+
+
+def test_a_step_says_where_its_answer_stops(job: Job, tmp_path: Path) -> None:
+    composer, genre, brief = told(job, tmp_path, "tag: reply}", "tag: reply, stop: [THE END, Notes]}")
+    reply = next(step for step in genre.steps if step.name == "reply")
+    assert composer.brief_request(genre, reply, brief, "", {}, 0).sampling.stop == ("THE END", "Notes")
 
 
 def test_tools_and_schema_are_offered_to_the_step_that_declares_them(job: Job) -> None:
