@@ -12,8 +12,10 @@ from genre_texts import BANK, FRAME, TALE
 from support import documents, make, shard_hashes, write_recipe
 
 from sdf import api
+from sdf.directory import job_of
 from sdf.errors import RecipeError, SourceError
 from sdf.ledger import read_ledger
+from sdf.plan import Plan, steps_of
 from sdf.storage import RunDir
 
 PROMPTS = [{"prompt": f"  Why is row {number} blue?\n", "meta": [{"name": f"tool_{number}"}]} for number in range(12)]
@@ -64,9 +66,15 @@ def test_a_verdict_is_kept_for_every_judge_and_a_second_one_for_its_sample(tmp_p
 def test_a_sampled_judge_that_fails_costs_no_document(tmp_path: Path) -> None:
     """Half of all answers cannot be read: the proof's failures settle briefs, the second judge's do not."""
     settings = {"unparsable": "0.5"}
-    make(recipe(tmp_path, {"frame": FRAME}, tokens=4_000), tmp_path / "out", provider_settings=settings)
-    scores = [json.loads(row["scores"]) for row in rows_of(tmp_path / "out")]
-    assert scores and all("proof" in each for each in scores)
+    make(recipe(tmp_path, {"frame": FRAME}, tokens=8_000), tmp_path / "out", provider_settings=settings)
+    found = {row["id"]: json.loads(row["scores"]) for row in rows_of(tmp_path / "out")}
+    assert found and all("proof" in each for each in found.values())
+    job = job_of(RunDir(tmp_path / "out"))
+    asked = [
+        each for each in map(Plan(job).brief, ["frame"] * 400, range(400)) if len(steps_of(job.genres[0], each)) == 3
+    ]
+    # Asked, never answered so that it could be read, and kept.
+    assert any("second" not in found[each.id] for each in asked if each.id in found)
     reasons = Counter(each.reason for each in read_ledger(RunDir(tmp_path / "out")).receipts)
     assert reasons[None] and reasons["unparsable score"] and set(reasons) <= {None, "unparsable score", "empty"}
 

@@ -111,10 +111,21 @@ def test_a_later_stage_is_made_of_an_earlier_one_row_by_row(made: tuple[str, Pat
     assert read and set(read) <= set(ids) and read == ids[: len(read)]
 
 
+def test_what_is_held_out_of_one_stage_comes_back_in_no_other(tmp_path: Path) -> None:
+    api.run(recipe(tmp_path, holdout=0.5, seed=3), tmp_path / "out")
+    split = documents(tmp_path / "out" / "1-documents")
+    held_out = {row["id"] for row in split["documents/validation"]}
+    read = {row["messages"][0]["content"] for row in rows(tmp_path / "out" / "2-chat")}
+    assert held_out and read and not read & held_out
+
+
 def test_the_same_command_again_asks_nothing(made: tuple[str, Path]) -> None:
     source, out = made
     before = hashes(out)
+    epochs = sorted(path.name for path in (out / "1-documents" / "ledger").iterdir())
     again = api.run(source, out)
+    # What is whole is not even opened.
+    assert sorted(path.name for path in (out / "1-documents" / "ledger").iterdir()) == epochs
     assert again.finished and again.n_requests == 0 and list(again.stages) == list(STAGES) and hashes(out) == before
 
 
