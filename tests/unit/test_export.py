@@ -18,6 +18,8 @@ from sdf.export.target import aside
 from sdf.manifest import Manifest
 from sdf.shards import read_manifest, write_shard
 from sdf.storage import RunDir
+from sdf.stream import Corpus
+from sdf.stream.token_table import TokenTable
 from tests.corpora import chats, commit, documents, make_corpus
 
 ROOT = Path(__file__).parents[2]
@@ -236,6 +238,16 @@ def test_token_ids_are_those_of_the_texts(tmp_path: Path) -> None:
     again = export(run_dir, Wanted(to="tokens", tokenizer="o200k_base"), tmp_path / "again")
     assert (again.was_there, tree(tmp_path / "again")) == (False, tree(tmp_path / "out"))
     assert export(run_dir, Wanted(to="tokens", tokenizer="o200k_base"), tmp_path / "out").was_there
+
+
+def test_sdf_stream_reads_the_ids(tmp_path: Path) -> None:
+    export(make_corpus(tmp_path / "corpus", n_chats=0), Wanted(to="tokens", tokenizer="o200k_base"), tmp_path / "out")
+    corpus = Corpus(str(tmp_path / "out/documents/train"))
+    table = corpus.snapshot(corpus.version).table
+    assert isinstance(table, TokenTable)
+    encoding = tokens.load("o200k_base").encoding
+    found = table.ids(range(25))
+    assert [encoding.decode(found[row][0].tolist()) for row in range(25)] == [row["text"] for row in documents(25)]
 
 
 def test_token_shards_close_when_they_are_full(tmp_path: Path) -> None:
