@@ -153,6 +153,8 @@ class Walk:
         cursor = self.cursor
         while True:
             if self._plan is not None and cursor.sequence >= len(self._sizes):
+                if self.had_its_epochs and not may_repeat():
+                    return False
                 cursor.spot = replace(cursor.spot, window=cursor.spot.window + 1)
                 cursor.sequence, cursor.carry, self._plan = 0, self._plan.rest, None
             if self._plan is None:
