@@ -79,6 +79,7 @@ def n_words(text: str) -> int:
 
 
 @lru_cache(maxsize=1)  # Leaks and contamination ask for runs of the same text, one after the other.
+@lru_cache(maxsize=1)  # Leaks and contamination ask for runs of the same text, of several lengths, one after the other.
 def _hashed(text: str) -> tuple[Hashes, Places]:
     return _sums(encoded_words(text))
 
