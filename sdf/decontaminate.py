@@ -97,7 +97,7 @@ class Decontaminator:
 
         `signature` is that of the one text, where it is known already.
         """
-        if not self._sets:
+        if not self._sets or not texts:
             return None
         by_text = [[runs(text, n) for n in self._lengths] for text in texts]
         hashes = dict(zip(self._lengths, map(np.concatenate, zip(*by_text, strict=True)), strict=True))
