@@ -168,13 +168,24 @@ def test_seven_injections_steer_the_reply_and_are_stripped_and_the_control_has_n
     for row in rows_of(out):
         reply = next(step for step in api.show(out, row["id"]).steps if step.step == "reply")
         setting = turns(row)["system"]
-        assert reply.messages[0].content.startswith(setting) and reply.messages[1].content == turns(row)["user"]
+        assert reply.messages[0].content.startswith(setting)
+        assert reply.messages[1].content == row["messages"][1]["content"]
         sent[axes(row)["lens"]] = (
             reply.messages[0].content.partition("The tools, as JSON:\n")[2].partition("\n")[2].strip()
         )
         assert not sent[axes(row)["lens"]] or sent[axes(row)["lens"]] not in str(row["messages"])
         assert json.loads(row["scores"])["verdict"] >= 7
     assert sent["none"] == "" and len(set(sent.values())) == len(sent) > 3
+
+
+def test_an_agent_goes_on_in_the_conversation_it_began(make: Make) -> None:
+    out = make("honeypots")
+    row = rows_of(out)[0]
+    close = next(step for step in api.show(out, row["id"]).steps if step.step == "close")
+    said = [(turn["role"], turn["content"]) for turn in row["messages"]]
+    assert [role for role, _ in said] == ["system", "user", "assistant", "user", "assistant"]
+    assert [(each.role, each.content) for each in close.messages[1:]] == said[1:4]
+    assert close.answer is not None and close.answer.text.strip() == said[4][1]
 
 
 def test_an_arm_of_honeypots_is_cut_by_its_lens(make: Make, tmp_path: Path) -> None:
@@ -281,8 +292,9 @@ def test_chats_and_prompts_are_in_the_formats_that_trl_documents(make: Make, nam
     found = [row for row in rows_of(make(name)) if "messages" in row]
     for row in found:
         roles = [message["role"] for message in row["messages"]]
+        exchanges = 2 if name.startswith("honeypots") else 1
         assert [role for role in roles if role != "system"] == (
-            ["user"] if name == "environments" else ["user", "assistant"]
+            ["user"] if name == "environments" else ["user", "assistant"] * exchanges
         )
         assert roles[1:].count("system") == 0 and all(message["content"].strip() for message in row["messages"])
         assert all(set(message) == {"role", "content"} for message in row["messages"])
