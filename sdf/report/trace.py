@@ -159,13 +159,18 @@ def _draws(
             request = composer.brief_request(genre, step, brief, angle, values, redraw)
         except GenreError:
             return  # the settlement's detail says what could not be rendered
-        key = request.key()
-        is_used = key == named
-        answer = _answer(run_dir, location if is_used else view.keys.find(key))
-        yield _step_trace(step, redraw, key, request, answer, is_used)
-        if is_used and answer is not None:
-            values[step.name] = value(request.wants, answer)
-            return
+        answer = None
+        asked: Request | None = request
+        while asked is not None:
+            key = asked.key()
+            is_used = key == named
+            answer = _answer(run_dir, location if is_used else view.keys.find(key))
+            yield _step_trace(step, redraw, key, asked, answer, is_used)
+            if is_used and answer is not None:
+                values[step.name] = value(asked.wants, answer)
+                return
+            is_refused = answer is not None and answer.finish_reason == "refusal"
+            asked = composer.fallback(asked) if is_refused else None
         if answer is None and used is None:
             return
 

@@ -18,6 +18,7 @@ from sdf.recipe import load
 
 KEY = "sk-CANARY-3f9b1c7d5e2a4860"
 PROVIDERS = ("anthropic", "openai")
+NOTE = {"note": GENRES["note"].replace("redraws: 2", "redraws: 2\npreamble: none")}
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +30,7 @@ def keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def stopped(folder: Path, url: str, provider: str, **fields: Any) -> SdfError:
     """What a run ends with, having asked nothing and left no recipe behind."""
-    recipe = write_recipe(folder, {"note": GENRES["note"]}, tokens=1_000)
+    recipe = write_recipe(folder, NOTE, tokens=1_000)
     given = {"provider": provider, "model": "m", "provider_settings": {"base_url": url}, **fields}
     with pytest.raises(SdfError) as caught:
         make(recipe, folder / "out", **given)
@@ -80,7 +81,7 @@ def test_a_key_that_the_server_does_not_take_ends_with_exit_code_five(
 
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_what_is_found_is_said_in_a_line_for_each_model_and_nothing_is_asked(provider: str, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, {"note": GENRES["note"]})
+    recipe = write_recipe(tmp_path, NOTE)
     with serving() as server:
         server.models = [
             {"id": "m", "max_model_len": 100_000, "retires_at": "2027-01-01T00:00:00Z"},
@@ -100,7 +101,7 @@ def test_what_is_found_is_said_in_a_line_for_each_model_and_nothing_is_asked(pro
 
 
 def test_a_server_that_lists_no_models_is_taken_at_its_word(tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, {"note": GENRES["note"]}, tokens=500)
+    recipe = write_recipe(tmp_path, NOTE, tokens=500)
     with serving() as server:
         given = {"provider": "openai", "model": "m", "provider_settings": {"base_url": server.url}}
         (found,) = api.preflight(recipe, **given)
@@ -110,7 +111,7 @@ def test_a_server_that_lists_no_models_is_taken_at_its_word(tmp_path: Path) -> N
 
 def test_the_longest_prompt_holds_the_constitution_and_grows_with_it(tmp_path: Path) -> None:
     def longest(folder: Path, text: str) -> int:
-        recipe = Path(write_recipe(folder, {"letter": GENRES["letter"]}))
+        recipe = Path(write_recipe(folder, NOTE))
         (recipe.parent / "constitution.md").write_text(text, encoding="utf-8")
         job = compile_job(load(str(recipe), {}))
         return longest_requests(job)["write"].n_prompt

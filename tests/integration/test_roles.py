@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,10 @@ def test_a_refusal_is_answered_by_the_fallback_and_the_row_says_so(tmp_path: Pat
         assert second and all(row["fallback"] for row in second)
         assert not any(row["fallback"] for row in rows if row["model"] == "writer")
         assert not any(row["fallback"] for row in without)
+        steps = api.show(tmp_path / "with", second[0]["id"]).steps
+        refused, answered = next((one, two) for one, two in pairwise(steps) if two.model == "second")
+        assert refused.answer is not None and refused.answer.finish_reason == "refusal" and not refused.used
+        assert answered.used and answered.step == refused.step
         n_asked = len(server.asked)
         assert make(
             recipe,
