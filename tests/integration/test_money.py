@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_api import Asked, FakeAPI, Script, first_of, never
-from runs import Process
+from fake_api import Asked, Script, first_of, never
+from runs import Process, answers
 from support import documents, shard_hashes
 from test_api_providers import KEY, MODEL, Desk, desk
 
@@ -43,9 +43,7 @@ def shop(folder: Path, provider: str, fault: Script = never, **fields: Any) -> I
     table = folder / "prices.json"
     rates = {"input": 4.0, "output": 20.0, "cache_read": 0.4}
     folder.mkdir(parents=True, exist_ok=True)
-    table.write_text(
-        json.dumps({"date": "2026-11-20", "source": "this test", "models": {"openai": {MODEL: rates}}})
-    )
+    table.write_text(json.dumps({"date": "2026-11-20", "source": "this test", "models": {"openai": {MODEL: rates}}}))
     with desk(folder, provider, fault, prices=str(table), **fields) as opened:
         yield opened
 
@@ -205,17 +203,35 @@ def test_killed_again_and_again_it_never_passes_the_cap(
         assert cost.spent + cost.presumed >= billed(server) - 1e-9
 
 
+@pytest.mark.slow
+def test_three_workers_on_ray_never_pass_it_together(oracle: tuple[str, Path], tmp_path: Path) -> None:
+    provider, undisturbed = oracle
+    with shop(tmp_path, provider, first_of("lost", every=9)) as server:
+        flags = {"provider": provider, "model": MODEL, "ray": "local", "workers": 3, "base_url": server.server.url}
+        out = tmp_path / "out"
+        for cap, exit_code in ((2.5 * TIGHT, 4), (AMPLE, 0)):
+            run = Process(server.recipe, out, **flags, max_cost=cap)
+            assert run.wait() == exit_code, run.said
+            assert 0 < billed(server) <= cap
+        assert shard_hashes(out) == shard_hashes(undisturbed)
+        assert set(answers(out).values()) == {1}, "no request was paid twice for want of memory"
+
+
 def test_a_cap_below_one_request_stops_before_anything_is_sent(oracle: tuple[str, Path], tmp_path: Path) -> None:
     provider, _ = oracle
     with shop(tmp_path, provider) as quiet:
-        with pytest.raises(BudgetExhausted, match=r"\$0\.0000 of \$0\.01 is spent, and the next request may cost up to"):
+        with pytest.raises(
+            BudgetExhausted, match=r"\$0\.0000 of \$0\.01 is spent, and the next request may cost up to"
+        ):
             quiet.make(tmp_path / "out", max_cost=0.01)
         assert not quiet.server.asked
 
 
 def test_a_cap_without_a_price_is_refused_and_without_a_cap_the_cost_is_unknown(tmp_path: Path) -> None:
     with desk(tmp_path, "openai") as quiet:
-        with pytest.raises(RecipeError, match=rf"the price of {MODEL} at openai is not known.*--prices FILE.*\"input\""):
+        with pytest.raises(
+            RecipeError, match=rf"the price of {MODEL} at openai is not known.*--prices FILE.*\"input\""
+        ):
             quiet.make(tmp_path / "out", max_cost=1.0)
         assert not quiet.server.asked
         cost = quiet.make(tmp_path / "out").cost
@@ -225,7 +241,7 @@ def test_a_cap_without_a_price_is_refused_and_without_a_cap_the_cost_is_unknown(
 @pytest.mark.parametrize("cap", [0, -1, float("nan"), float("inf")])
 def test_a_cap_that_is_no_amount_is_refused(cap: float, tmp_path: Path) -> None:
     with desk(tmp_path, "anthropic") as idle:
-        with pytest.raises(RecipeError, match="max_cost: .* is no amount to spend"):
+        with pytest.raises(RecipeError, match=r"max_cost: .* is no amount to spend"):
             idle.make(tmp_path / "out", max_cost=cap)
         assert not idle.server.asked
 
