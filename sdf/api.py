@@ -21,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from sdf import audit as audits
+from sdf import batches, shards, staged, tokens
 from sdf import forecast as forecasts
 from sdf import genres as genre_files
-from sdf import providers, shards, staged, tokens
 from sdf.assemble import GenreTerms, Terms
 from sdf.audit import Audit
+from sdf.batches import Canceled
 from sdf.directory import job_of, occupy
 from sdf.errors import DamagedError, GenreError, Missing, RecipeChanged, RecipeError, StorageError, UsageError
 from sdf.eventloop import run_to_end
@@ -40,8 +41,6 @@ from sdf.manifest import Manifest
 from sdf.pipeline import Crew, InProcess, Run, Stop
 from sdf.plan import Plan
 from sdf.preflight import Finding
-from sdf.providers.batch_log import BatchLog
-from sdf.recipe import Backend
 from sdf.refold import refold
 from sdf.replay import replay as replay_ledger
 from sdf.report.arms import arms
@@ -177,6 +176,7 @@ def _carry_out(
         crew = _crew(job, run_dir, lease.epoch)
         # First: a model that is not there must not become what the directory was made by.
         _look_ahead(crew, say)
+        batches.check_collected(job, run_dir)
         occupy(run_dir, job, lambda: str(bill(job, [(run_dir, read_ledger(run_dir))])))
         reach("recipe written")
 
@@ -401,26 +401,22 @@ def _ledger_problems(run_dir: RunDir, manifest: Manifest) -> tuple[list[str], li
     return [each for each in problems if each not in made_good], made_good
 
 
-def cancel(directory: Path_) -> list[str]:
-    """Cancels the batches that a run in `directory` left at the API; returns their ids. The key is read here.
+def cancel(directory: Path_, *, say: Callable[[str], None] = lambda _: None) -> Canceled:
+    """Cancels the batches that a run in `directory` left at the API. The key is read here.
 
-    What they answered already is collected by the next run; what they did not is asked again.
+    What they answered already is billed, and collected by the next run; what they did not is asked again. UsageError
+    when none was ever submitted; LeaseHeld while a run is alive, which would send it all again.
     """
     run_dir = RunDir(directory)
+    if stages := staged.kept(run_dir):
+        dirs = [each.run_dir for each in staged.made(stages)]
+        return batches.together([cancel(each.root, say=say) for each in batches.submitting(dirs)])
     job = job_of(run_dir)
-    backends = dict.fromkeys(job.recipe.backend_of(seat) for seat in job.seats)
-    return run_to_end(_cancel([each for each in backends if each.provider in providers.BATCHED], run_dir))
-
-
-async def _cancel(backends: Sequence[Backend], run_dir: RunDir) -> list[str]:
-    found: list[str] = []
-    for backend in backends:
-        pooled = providers.make_batched(backend.provider, dict(backend.settings), BatchLog(run_dir, "cancel"))
-        try:
-            found += await pooled.cancel()
-        finally:
-            await pooled.close()
-    return found
+    lease = Lease.take(run_dir, owner={"command": "cancel"}, say=say)
+    try:
+        return run_to_end(batches.cancel(job, run_dir))
+    finally:
+        _release(lease)
 
 
 def gc(directory: Path_) -> list[str]:

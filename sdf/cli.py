@@ -510,8 +510,17 @@ def cancel(directory: Directory) -> Result:
     """Cancels the message batches that a run left going on; what they answered is collected by the next run."""
     from sdf import api
 
-    canceled = api.cancel(directory)
-    return Result({"canceled": canceled}, "\n".join(canceled) or "no batch is going on")
+    made = api.cancel(directory, say=say)
+    lines = [
+        f"{batch}: canceled; what it answered already is billed, and the next run collects it"
+        for batch in made.canceled
+    ]
+    lines += [
+        f"{batch}: may be ours, since the reply to a batch was lost; look at it in the console"
+        for batch in made.unclear
+    ]
+    lines += [f"{batch}: not known with this key; give that of the workspace that sent it" for batch in made.unknown]
+    return Result(made, "\n".join(lines) or "no batch is going on")
 
 
 @command()

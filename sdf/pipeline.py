@@ -20,6 +20,7 @@ from typing import Protocol
 
 from sdf.allowance import Account, Allowance
 from sdf.assemble import Cut, Pair, Terms
+from sdf.batches import UnderWays
 from sdf.errors import CircuitOpen, SdfError, StorageError, StorageFull, Superseded
 from sdf.failpoints import reach
 from sdf.job import Job
@@ -124,6 +125,7 @@ class Run:
         self._log = SettlementLog(self.run_dir, self.lease.epoch)
         self._hands: dict[str, Hand] = {}
         self._paid: dict[str, tuple[int, Usage]] = {}
+        self._batches = UnderWays()
         self._deaths = 0
         self._fold_failed = False
         self._turn = asyncio.Lock()
@@ -188,6 +190,7 @@ class Run:
                 await self._drain(name, hand)
             except WorkerLost as error:
                 self._hands.pop(name, None)
+                self._batches.hear(name, ())
                 self._spending.lose(name)
                 await self._recover(name, given, error)
             except SdfError as error:
@@ -236,13 +239,14 @@ class Run:
 
     def _hear(self, name: str, batch: Batch) -> None:
         self._paid[name] = (batch.n_requests, batch.usage)
+        self._batches.hear(name, batch.under_way)
         error = self._spending.hear(name, batch.account, batch.lanes)
         # What stops the run already is the reason for what waits.
         if error is not None and not self.stop.requested:
             self.stop.request(error)
 
     def _report(self) -> None:
-        self.report(replace(self._story.progress(), cost=self._spending.cost))
+        self.report(replace(self._story.progress(), cost=self._spending.cost, under_way=self._batches.all))
 
     async def _recover(self, name: str, given: dict[object, Order], error: WorkerLost) -> None:
         """What the lost worker flushed counts; the rest of its orders are given to others."""

@@ -20,6 +20,7 @@ from sdf.job import Job
 from sdf.ledger import LedgerView, SettlementLog
 from sdf.manifest import GenreCount, Manifest, Shard, State, TokenizerRef
 from sdf.plan import Plan
+from sdf.providers.batch_log import UnderWay
 from sdf.records import Location, Receipt, RoundReceipt, Usage, stream
 from sdf.shards.card import Facts
 
@@ -58,7 +59,8 @@ def split_of(plan: Plan, genre: str, index: int, holdout: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands. `genres` maps a key to accepted tokens, documents and its share of the target."""
+    """Where a run stands. `genres` maps a key to accepted tokens, documents and its share of the target; `under_way`
+    are the message batches that answers are waited for."""
 
     n_tokens: int
     target_tokens: int
@@ -67,6 +69,7 @@ class Progress:
     n_settled: int
     n_shards: int
     cost: Cost | None = None
+    under_way: tuple[UnderWay, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

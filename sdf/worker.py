@@ -23,7 +23,7 @@ from sdf.job import Job
 from sdf.ledger import AnswerReader, KeyIndex, LedgerWriter
 from sdf.plan import Plan
 from sdf.prompts import Composer
-from sdf.providers.batch_log import BatchLog
+from sdf.providers.batch_log import BatchLog, UnderWay
 from sdf.providers.panel import Panel
 from sdf.records import (
     Answer,
@@ -90,6 +90,7 @@ class Batch:
     error: SdfError | None
     account: Account
     lanes: Mapping[str, LaneReport]
+    under_way: tuple[UnderWay, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +176,7 @@ class Worker:
         """No new request: documents stop at their next step, and go on from its answers another time."""
         self._draining = True
         self._purse.close()
+        self._panel.drain()
 
     async def close(self) -> Account:
         """Ends everything in flight, flushes what is settled, and gives the provider back; its last word on money."""
@@ -326,6 +328,7 @@ class Worker:
             self._error,
             self._purse.account(),
             self._panel.reports(),
+            self._panel.under_way,
         )
 
 

@@ -20,7 +20,7 @@ PATH = "/v1/messages/batches"
 
 @dataclass
 class Batch:
-    """One batch. `n_looks` is how often it was looked at; it ends at the look that `lasts` names."""
+    """One batch. `n_looks` is how often it was looked at or listed; it ends at the look that `lasts` names."""
 
     id: str
     requests: list[dict[str, Any]]
@@ -33,11 +33,13 @@ class Batch:
 @dataclass
 class FakeBatches:
     """`fault(event, n)` names what befalls the n-th (from 1) event: "create" (lost, lost_before, limited, broken,
-    broken_after, bad_key, too_large), "item" (errored, invalid, expired), "look" (broken), "results" (truncated)."""
+    broken_after, bad_key, too_large), "item" (errored, invalid, expired), "look" (broken, bad_request, gone),
+    "list" (broken, odd), "results" (truncated, cut_at_a_line, page). `is_archived`: results are kept no longer."""
 
     api: FakeAPI
     fault: Callable[[str, int], str | None]
     lasts: int = 2
+    is_archived: bool = False
     batches: dict[str, Batch] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     # How often each custom id was answered, and so billed.
@@ -46,7 +48,8 @@ class FakeBatches:
     @property
     def bills(self) -> Counter[str]:
         """How often each custom id is paid for once all batches have ended, those that nobody looks at too."""
-        going_on = [each for each in self.batches.values() if each.results is None and not each.is_canceled]
+        ours = [each for id, each in self.batches.items() if "foreign" not in id]
+        going_on = [each for each in ours if each.results is None and not each.is_canceled]
         return Counter(self.billed) + Counter(item["custom_id"] for each in going_on for item in each.requests)
 
     def befalls(self, event: str) -> str | None:
@@ -72,25 +75,44 @@ class FakeBatches:
             return _refused("broken")
         return web.json_response(self.told(batch))
 
+    def add_foreign(self, n: int) -> Batch:
+        """A batch of somebody else in the same workspace, which nobody here looks at."""
+        batch = Batch(
+            f"msgbatch_foreign_{len(self.batches):03d}", [{"custom_id": f"theirs-{i}"} for i in range(n)], _now()
+        )
+        self.batches[batch.id] = batch
+        return batch
+
     async def listed(self, request: web.Request) -> web.StreamResponse:
+        fault = self.befalls("list")
+        if fault == "odd":
+            return web.json_response({"data": [{}, "?", {"id": 7}], "has_more": True})
+        if fault is not None:
+            return _refused(fault)
         found = list(self.batches.values())[::-1]
         after = request.query.get("after_id")
         if after is not None:
             found = found[[each.id for each in found].index(after) + 1 :]
+        for each in found:
+            await self.go_on(each)
         # Three to a page: pages must be turned.
         page = [self.told(each) for each in found[:3]]
         return web.json_response({"data": page, "has_more": len(found) > 3})
 
     async def look(self, request: web.Request) -> web.StreamResponse:
-        if self.befalls("look") == "broken":
-            return _refused("broken")
+        fault = self.befalls("look")
+        if fault is not None:
+            return _refused(fault)
         batch = self.batches.get(request.match_info["id"])
         if batch is None:
             return _refused("gone")
-        batch.n_looks += 1
-        if batch.results is None and (batch.n_looks >= self.lasts or batch.is_canceled):
-            batch.results = [await self.result(batch, each) for each in batch.requests][::-1]
+        await self.go_on(batch)
         return web.json_response(self.told(batch))
+
+    async def go_on(self, batch: Batch) -> None:
+        batch.n_looks += 1
+        if "foreign" not in batch.id and batch.results is None and (batch.n_looks >= self.lasts or batch.is_canceled):
+            batch.results = [await self.result(batch, each) for each in batch.requests][::-1]
 
     async def result(self, batch: Batch, item: dict[str, Any]) -> dict[str, Any]:
         fault = "canceled" if batch.is_canceled else self.befalls("item")
@@ -112,8 +134,13 @@ class FakeBatches:
         batch = self.batches[request.match_info["id"]]
         assert batch.results is not None, "results of a batch that has not ended"
         text = "".join(json.dumps(each) + "\n" for each in batch.results)
-        if self.befalls("results") == "truncated":
+        fault = self.befalls("results")
+        if fault == "truncated":
             text = text[: len(text) // 2]
+        if fault == "cut_at_a_line":
+            text = "".join(text.splitlines(keepends=True)[1:])
+        if fault == "page":
+            text = "<html>Welcome!</html>"
         return web.Response(text=text, content_type="application/x-jsonl")
 
     async def cancel(self, request: web.Request) -> web.StreamResponse:
@@ -132,7 +159,7 @@ class FakeBatches:
             "request_counts": {"processing": len(batch.requests) - len(kinds), **counts},
             "created_at": batch.created_at,
             "results_url": f"{self.api.url}{PATH}/{batch.id}/results" if batch.results is not None else None,
-            "archived_at": None,
+            "archived_at": _now() if self.is_archived else None,
         }
 
 
@@ -141,6 +168,7 @@ _STATUSES = {
     "broken": (500, "api_error"),
     "bad_key": (401, "authentication_error"),
     "too_large": (413, "request_too_large"),
+    "bad_request": (400, "invalid_request_error"),
     "gone": (404, "not_found_error"),
 }
 

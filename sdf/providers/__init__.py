@@ -7,13 +7,13 @@ retries, never limits itself and never sleeps on a 429: `governor.Governor` does
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from sdf.allowance import Told
 from sdf.errors import RecipeError
 from sdf.frontmatter import near
-from sdf.providers.batch_log import BatchLog
+from sdf.providers.batch_log import BatchLog, Cancellation, Sent, UnderWay
 from sdf.providers.served import Served
 from sdf.records import Answer, Request
 
@@ -57,29 +57,38 @@ UNTIMED = BATCHED | {"vllm"}
 class Batched(Provider, Protocol):
     """A provider whose requests go on at the API when nobody waits for them."""
 
-    async def cancel(self) -> list[str]:
-        """Cancels what is on record and has not ended; the ids."""
+    @property
+    def under_way(self) -> Sequence[UnderWay]:
+        """The batches that answers are waited for."""
+        ...
+
+    def drain(self) -> None:
+        """No other batch goes out: a request that waits to be sent raises Stopped. Those under way may still end."""
+        ...
+
+    async def cancel(self, sent: Sent) -> Cancellation:
+        """Cancels a batch that is on record."""
         ...
 
 
-def make(name: str, settings: Mapping[str, str], batches: BatchLog | None = None) -> Provider:
+def make(name: str, settings: Mapping[str, str]) -> Provider:
     """The provider called `name`. RecipeError for an unknown name or setting, a bad value, or a missing package.
 
-    A batched one keeps its records in `batches`, and without them can tell what is served and no more.
+    One of BATCHED can tell what is served, and no more: to answer it must be on record.
     """
-    kind = _class(name)
-    return kind(settings, batches) if name in BATCHED else kind(settings)
+    return _named(name, "online_half" if name in BATCHED else None)(settings)
 
 
 def make_batched(name: str, settings: Mapping[str, str], batches: BatchLog) -> Batched:
-    """One of BATCHED, as `make`."""
-    return _class(name)(settings, batches)
+    """One of BATCHED, which keeps its records in `batches`; errors as `make`."""
+    return _named(name)(settings, batches)
 
 
-def _class(name: str) -> Any:
+def _named(name: str, attribute: str | None = None) -> Any:
+    """The class, or another `attribute` of its module."""
     if name not in PROVIDERS:
         raise RecipeError(f"unknown provider {name!r}{near(name, PROVIDERS)}")
-    path, _, attribute = PROVIDERS[name].partition(":")
+    path, _, kind = PROVIDERS[name].partition(":")
     try:
         module = importlib.import_module(path)
     except ModuleNotFoundError as error:
@@ -87,4 +96,4 @@ def _class(name: str) -> Any:
         raise RecipeError(
             f"provider {name} needs {error.name}, which is not installed here: pip install 'sdf[{extra}]'"
         ) from None
-    return getattr(module, attribute)
+    return getattr(module, attribute or kind)

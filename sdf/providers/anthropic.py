@@ -150,7 +150,7 @@ class Anthropic:
             raise RecipeError(f"provider {NAME}: cache_ttl is {given['cache_ttl']!r}; write {' or '.join(TTLS)}")
         self.marker = {"type": "ephemeral", "ttl": given["cache_ttl"]}
         insecure = truth(NAME, "allow_insecure", given["allow_insecure"])
-        self._base_url = base_url(NAME, given["base_url"], allow_insecure=insecure)
+        self.base_url = base_url(NAME, given["base_url"], allow_insecure=insecure)
         key = key_of(NAME, given["key_file"], KEY_VARIABLE)
         if key is None:
             raise no_key(NAME, KEY_VARIABLE)
@@ -184,10 +184,10 @@ class Anthropic:
         for path in (f"/v1/models/{quote(model, safe='')}", "/v1/models?limit=1000"):
             found = await self.guarded(self.got(path))
             if not isinstance(found, ProviderError):
-                return served(NAME, self._base_url, found, model)
+                return served(NAME, self.base_url, found, model)
             if not isinstance(found, NotServed):
                 raise found
-        return Served(model, self._base_url)
+        return Served(model, self.base_url)
 
     async def close(self) -> None:
         if self._opened is not None:
@@ -227,7 +227,7 @@ class Anthropic:
             # RuntimeError: nested too deeply, or the events of a stream out of order.
             return Unavailable(f"{NAME}: a reply that breaks off or is no JSON; check base_url if it stays so")
         except (anthropic.AnthropicError, httpx2.HTTPError) as error:
-            text = f"{NAME}: {_root(error)} on the way to {self._base_url}"
+            text = f"{NAME}: {_root(error)} on the way to {self.base_url}"
             return Unavailable(text, maybe_billed=not _never_connected(error))
 
     async def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -257,8 +257,12 @@ class Anthropic:
     def _status_failure(self, error: anthropic.APIStatusError) -> ProviderError:
         code = error.error_code or error.type or ""
         status = STREAM_ERRORS.get(str(error.type), 500) if error.status_code < 300 else error.status_code
-        message = said(error.api_message or "", self._key)
-        return failure(NAME, status, said(code, self._key), message, retry_after(error.response.headers))
+        message = self.said(error.api_message or "")
+        return failure(NAME, status, self.said(code), message, retry_after(error.response.headers))
+
+    def said(self, text: object) -> str:
+        """Words of the server, fit to be shown: without the key."""
+        return said(text, self._key)
 
     def client(self) -> anthropic.AsyncAnthropic:
         """Opened at the first request: connections belong to the event loop."""
@@ -266,7 +270,7 @@ class Anthropic:
             timeout = httpx2.Timeout(self._timeout, connect=min(CONNECT_SECONDS, self._timeout))
             self._opened = anthropic.AsyncAnthropic(
                 api_key=self._key.reveal(),
-                base_url=self._base_url,
+                base_url=self.base_url,
                 max_retries=0,
                 timeout=timeout,
                 # Half the CPU of the default transport.

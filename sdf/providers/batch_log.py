@@ -5,15 +5,18 @@
     batches/000003-w0001-000-0002.void.json   it was not: its requests are free to go elsewhere
 
 Records are never changed and never deleted, so any worker of any later run finds what an earlier one has paid for.
+Every method reads or writes the disk: call them from a thread.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from sdf.errors import DamagedError, StorageError
 from sdf.storage import RunDir
@@ -21,16 +24,44 @@ from sdf.storage import RunDir
 BATCHES = "batches"
 RECORD, ID, VOID = ".json", ".id.json", ".void.json"
 
+# A request key.
+CUSTOM_ID = re.compile(r"[0-9a-f]{32}")
+ID_CHARS = 32
+
 
 @dataclass(slots=True)
 class Sent:
     """A batch that was asked for. `at` is in seconds since 1970 by the writer's clock; with `batch` None nobody knows
-    whether it was created."""
+    whether it was created. `joined` holds its custom ids, one behind the other: a corpus has a million of them."""
 
     name: str
-    ids: tuple[str, ...]
+    joined: str
     at: float
     batch: str | None = None
+
+    @property
+    def n_requests(self) -> int:
+        return len(self.joined) // ID_CHARS
+
+    @property
+    def ids(self) -> Iterator[str]:
+        return (self.joined[at : at + ID_CHARS] for at in range(0, len(self.joined), ID_CHARS))
+
+
+class UnderWay(NamedTuple):
+    """A batch that answers are waited for, `n_requests` of them; `batch` None while nobody knows its id."""
+
+    name: str
+    batch: str | None
+    n_requests: int
+    at: float
+
+
+class Cancellation(NamedTuple):
+    """What became of a batch that was to be canceled; "unclear": its reply was lost, and one of `batches` may be it."""
+
+    kind: Literal["canceled", "ended", "unknown", "unclear"]
+    batches: tuple[str, ...] = ()
 
 
 class BatchLog:
@@ -40,16 +71,27 @@ class BatchLog:
         self._run_dir, self._writer, self._clock = run_dir, writer, clock
         self._n_written = 0
         self._known: dict[str, Sent] = {}
+        self._turn = threading.Lock()
+
+    @property
+    def where(self) -> str:
+        return f"{self._run_dir.root}/{BATCHES}"
+
+    def now(self) -> float:
+        return self._clock()
+
+    def is_own(self, sent: Sent) -> bool:
+        """Whether this worker sent it; then whoever asked for its requests is waiting for them."""
+        return sent.name.startswith(f"{self._writer}-")
 
     def intend(self, ids: Sequence[str]) -> Sent:
         """Durable when it returns: whatever happens next, these requests will be looked for before they are sent."""
-        sent = Sent(f"{self._writer}-{self._n_written:04d}", tuple(ids), self._clock())
-        self._n_written += 1
-        if not self._put(sent.name + RECORD, {"at": sent.at, "ids": sent.ids}):
-            raise StorageError(
-                f"{self._run_dir.root}/{BATCHES}/{sent.name}{RECORD}: written by another; is a second run going on?"
-            )
-        self._known[sent.name] = sent
+        with self._turn:
+            sent = Sent(f"{self._writer}-{self._n_written:04d}", "".join(ids), self._clock())
+            self._n_written += 1
+            self._known[sent.name] = sent
+        if not self._put(sent.name + RECORD, {"at": sent.at, "ids": list(ids)}):
+            raise StorageError(f"{self.where}/{sent.name}{RECORD}: written by another; is a second run going on?")
         return sent
 
     def identify(self, sent: Sent, batch: str) -> None:
@@ -62,34 +104,61 @@ class BatchLog:
 
     def known(self) -> list[Sent]:
         """Every batch that was or may have been created, by name. DamagedError names a file that is torn."""
-        names = [path.removeprefix(f"{BATCHES}/") for path, _ in self._run_dir.files(BATCHES)]
-        given = {name.removesuffix(ID) for name in names if name.endswith(ID)}
-        void = {name.removesuffix(VOID) for name in names if name.endswith(VOID)}
-        for name in _records(names):
-            if name not in self._known or (self._known[name].batch is None and name in given):
-                self._known[name] = self._read(name, name in given)
-        return [self._known[name] for name in _records(names) if name not in void]
+        with self._turn:
+            names = [path.removeprefix(f"{BATCHES}/") for path, _ in self._run_dir.files(BATCHES)]
+            given = {name.removesuffix(ID) for name in names if name.endswith(ID)}
+            void = {name.removesuffix(VOID) for name in names if name.endswith(VOID)}
+            found: list[Sent] = []
+            for name in _records(names):
+                if name not in self._known:
+                    self._known[name] = self._read(name)
+                sent = self._known[name]
+                if sent.batch is None and name in given:
+                    sent.batch = self._read_id(name)
+                if name not in void:
+                    found.append(sent)
+            return found
 
-    def _read(self, name: str, has_id: bool) -> Sent:
-        try:
-            record = self._get(name + RECORD)
-            batch = str(self._get(name + ID)["batch"]) if has_id else None
-            return Sent(name, tuple(str(each) for each in record["ids"]), float(record["at"]), batch)
-        except (ValueError, KeyError, TypeError):
-            raise DamagedError(
-                f"{self._run_dir.root}/{BATCHES}/{name}{RECORD}: not a record as sdf writes it; restore it from a "
-                "copy, or delete it if its batch need not be collected"
-            ) from None
-
-    def _get(self, name: str) -> dict[str, Any]:
-        found = json.loads(self._run_dir.read(f"{BATCHES}/{name}"))
-        if not isinstance(found, dict):
-            raise TypeError(name)
+    def holding(self, ids: Collection[str]) -> dict[str, list[Sent]]:
+        """By custom id, those of the known batches that hold it, by name."""
+        wanted = set(ids)
+        found: dict[str, list[Sent]] = {}
+        for sent in self.known():
+            for key in wanted.intersection(sent.ids):
+                found.setdefault(key, []).append(sent)
         return found
 
-    def _put(self, name: str, content: dict[str, Any]) -> bool:
+    def _read(self, name: str) -> Sent:
+        try:
+            record = self._get(name + RECORD)
+            joined = "".join(record["ids"])
+            if not all(CUSTOM_ID.fullmatch(each) for each in record["ids"]):
+                raise ValueError(name)
+            return Sent(name, joined, float(record["at"]))
+        except (ValueError, KeyError, TypeError):
+            raise self._damaged(name + RECORD) from None
+
+    def _read_id(self, name: str) -> str:
+        try:
+            return str(self._get(name + ID)["batch"])
+        except (ValueError, KeyError, TypeError):
+            raise self._damaged(name + ID) from None
+
+    def _damaged(self, file: str) -> DamagedError:
+        return DamagedError(
+            f"{self.where}/{file}: not a record as sdf writes it; restore it from a copy, or delete it if its batch "
+            "need not be collected"
+        )
+
+    def _get(self, file: str) -> dict[str, Any]:
+        found = json.loads(self._run_dir.read(f"{BATCHES}/{file}"))
+        if not isinstance(found, dict):
+            raise TypeError(file)
+        return found
+
+    def _put(self, file: str, content: dict[str, Any]) -> bool:
         data = json.dumps(content, separators=(",", ":")).encode() + b"\n"
-        return self._run_dir.put_if_absent(f"{BATCHES}/{name}", data)
+        return self._run_dir.put_if_absent(f"{BATCHES}/{file}", data)
 
 
 def _records(names: Sequence[str]) -> Iterator[str]:

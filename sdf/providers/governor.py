@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sdf.allowance import LaneReport, LaneShare, Told
-from sdf.budget import Purse, Till
+from sdf.budget import Purse, Stopped, Till
 from sdf.errors import CircuitOpen, ProviderError, RateLimited, RequestRejected, SdfError, Unauthorized, Unavailable
 from sdf.prices import UNKNOWN
 from sdf.providers import Provider
@@ -332,6 +332,10 @@ class Governor:
             is_lost = isinstance(error, Unavailable) and error.maybe_billed
             if not is_lost:
                 self._till.refused(worst)
+            raise
+        except Stopped:
+            is_lost = False
+            self._till.refused(worst)
             raise
         finally:
             if is_lost:

@@ -14,8 +14,8 @@ from sdf.allowance import LaneReport, LaneShare
 from sdf.budget import Purse, Till
 from sdf.job import Job
 from sdf.prices import tariff
-from sdf.providers import Provider
-from sdf.providers.batch_log import BatchLog
+from sdf.providers import Batched, Provider
+from sdf.providers.batch_log import BatchLog, UnderWay
 from sdf.providers.crowd import Crowd
 from sdf.providers.governor import TIMEOUT, Governor
 from sdf.providers.served import Served
@@ -40,6 +40,7 @@ class Panel:
     ) -> None:
         self.recipe = recipe = job.recipe
         self._providers: dict[Backend, Provider] = {}
+        self._batched: list[Batched] = []
         self._seats: dict[Seat, Lane] = {}
         self._lanes: dict[str, Lane] = {}
         lanes: dict[tuple[Backend, str], Lane] = {}
@@ -47,12 +48,12 @@ class Panel:
         for seat in job.seats:
             backend, model = recipe.backend_of(seat), recipe.model_of(seat)
             if backend not in self._providers:
-                self._providers[backend] = providers.make(backend.provider, dict(backend.settings), batches)
+                self._providers[backend] = self._made(backend, batches)
             if (backend, model) not in lanes:
                 till = Till(purse, tariff(job.prices, backend.provider, dict(backend.settings), model))
                 governor = Governor(
                     self._providers[backend],
-                    max_in_flight=recipe.n_in_flight,
+                    max_in_flight=recipe.n_open(backend.provider),
                     timeout=None if backend.provider in providers.UNTIMED else TIMEOUT,
                     till=till,
                     crowd=crowd,
@@ -60,6 +61,13 @@ class Panel:
                 lanes[backend, model] = Lane(self._providers[backend], model, till, governor)
                 self._lanes[f"{len(self._lanes)} {backend.provider} {model}"] = lanes[backend, model]
             self._seats[seat] = lanes[backend, model]
+
+    def _made(self, backend: Backend, batches: BatchLog | None) -> Provider:
+        settings = dict(backend.settings)
+        if batches is None or backend.provider not in providers.BATCHED:
+            return providers.make(backend.provider, settings)
+        self._batched.append(providers.make_batched(backend.provider, settings, batches))
+        return self._batched[-1]
 
     async def answer(self, request: Request) -> Answer:
         """As `Governor.answer`, by the backend of the request's seat."""
@@ -80,6 +88,16 @@ class Panel:
     async def served(self, seat: Seat) -> Served:
         """What is known of the seat's model, as `Provider.served`."""
         return await self._providers[self.recipe.backend_of(seat)].served(self.recipe.model_of(seat))
+
+    @property
+    def under_way(self) -> tuple[UnderWay, ...]:
+        """The batches that answers are waited for."""
+        return tuple(each for batched in self._batched for each in batched.under_way)
+
+    def drain(self) -> None:
+        """No new batch goes out."""
+        for each in self._batched:
+            each.drain()
 
     async def close(self) -> None:
         for provider in self._providers.values():

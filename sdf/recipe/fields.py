@@ -26,6 +26,7 @@ DEFAULT_MODELS: Mapping[str, str | None] = {
 }
 
 # Documents in flight at each worker, unless told: a batch is worth its wait when thousands share it.
+ONLINE = 64
 IN_FLIGHT: Mapping[str, int] = {"anthropic-batch": 5_000}
 
 # Sampling that a provider's API no longer takes: asking for it would change nothing.
@@ -183,7 +184,17 @@ class Recipe(BaseModel):
     @property
     def n_in_flight(self) -> int:
         """Documents under way at each worker."""
-        return self.in_flight or IN_FLIGHT.get(self.provider, 64)
+        return self.in_flight or max(IN_FLIGHT.get(name, ONLINE) for name in self._asked)
+
+    def n_open(self, provider: str) -> int:
+        """Requests that a worker may have open with a provider: the thousands of documents that wait for a batch must
+        not all meet a server at once."""
+        shares_with_batches = provider not in IN_FLIGHT and any(name in IN_FLIGHT for name in self._asked)
+        return min(ONLINE, self.n_in_flight) if shares_with_batches else self.n_in_flight
+
+    @property
+    def _asked(self) -> set[str]:
+        return {self.provider, *self.providers.values()}
 
     @property
     def has_fallback(self) -> bool:

@@ -17,7 +17,7 @@ from support import NOTE, make, shard_hashes, write_recipe
 
 from sdf import api, worker
 from sdf.errors import DamagedError, RecipeError, StillProcessing, Unauthorized
-from sdf.providers import anthropic_batch
+from sdf.providers import batch_api
 
 KEY = "sk-CANARY-3f9b1c7d5e2a4860"
 GENRES = {"note": NOTE.replace("redraws: 2", "redraws: 0")}
@@ -28,8 +28,8 @@ QUICK = {"gather": "0.05", "poll": "0.02", "lost_reply": "0.1"}
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
     monkeypatch.setattr(worker, "FLUSH_SECONDS", 0.05)
-    monkeypatch.setattr(anthropic_batch, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(anthropic_batch, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(batch_api, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(batch_api, "LONGEST_PAUSE", 0.05)
 
 
 def given(server: FakeBatches, **settings: str) -> dict[str, Any]:
@@ -95,9 +95,9 @@ def test_requests_of_many_documents_and_steps_share_a_batch(tmp_path: Path) -> N
 RUN = """\
 import sys, json
 from sdf import api, worker
-from sdf.providers import anthropic_batch
+from sdf.providers import batch_api
 worker.FLUSH_SECONDS = 0.05
-anthropic_batch.FIRST_PAUSE = 0.01
+batch_api.FIRST_PAUSE = 0.01
 api.run(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))
 """
 
@@ -137,7 +137,7 @@ def test_a_batch_canceled_by_hand_goes_back_to_the_pool(oracle: list[tuple[str, 
     with serving_batches(lasts=10**9) as server:
         with pytest.raises(StillProcessing):
             make(recipe, tmp_path / "out", drain_timeout=0.1, **given(server, max_wait="0.2"))
-        assert api.cancel(tmp_path / "out") == list(server.batches)
+        assert api.cancel(tmp_path / "out").canceled == tuple(server.batches)
         assert all(batch.is_canceled for batch in server.batches.values())
         server.lasts = 1
         assert make(recipe, tmp_path / "out", **given(server)).finished
