@@ -47,6 +47,7 @@ about: A memo of nonsense.
 n_words: [10, 60]
 dedup: none
 redraws: 4
+preamble: none
 axes:
   mood: [calm, hurried]
 steps:
