@@ -38,7 +38,7 @@ from sdf.providers.endpoints import (
 from sdf.providers.pace import told_by_anthropic
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
 from sdf.providers.served import Served, served
-from sdf.records import Answer, FinishReason, Request, Usage, canonical_json
+from sdf.records import Answer, FinishReason, Prefix, Request, Usage, canonical_json
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,9 @@ MINIMA: Mapping[str, int] = {
 LEAST_MINIMUM = 512
 # English has four or more, Chinese three: three never calls a prefix short that is not.
 BYTES_PER_TOKEN = 3
+
+# Encoded prefixes that are kept: a job has one per genre, and one per cell where the context is a principle.
+N_PREFIXES = 256
 
 # The SDK refuses to ask for more in one piece, since idle connections are cut before such a reply is whole.
 MAX_UNSTREAMED_TOKENS = 21_333
@@ -168,7 +171,7 @@ class Anthropic:
         head = Head(request.model, request.prefix.hash, request.tools, request.schema)
         leads = is_marked and await self._turns.take(head)
         try:
-            reply = await self._outcome(body, leads, lambda: self._turns.begun(head))
+            reply = await self._outcome(request.prefix, body, leads, lambda: self._turns.begun(head))
         finally:
             if leads:
                 self._turns.over(head)
@@ -210,11 +213,11 @@ class Anthropic:
         return False
 
     async def _outcome(
-        self, body: dict[str, Any], leads: bool, begun: Callable[[], None]
+        self, prefix: Prefix, body: dict[str, Any], leads: bool, begun: Callable[[], None]
     ) -> dict[str, Any] | ProviderError:
         """The reply, or the error that stands for what went wrong: returned, not raised."""
         streams = leads or body["max_tokens"] > MAX_UNSTREAMED_TOKENS
-        return await self.guarded(self._streamed(body, begun) if streams else self._whole(body))
+        return await self.guarded(self._streamed(body, begun) if streams else self._whole(prefix, body))
 
     async def guarded(self, asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | ProviderError:
         try:
@@ -230,10 +233,15 @@ class Anthropic:
             text = f"{NAME}: {_root(error)} on the way to {self.base_url}"
             return Unavailable(text, maybe_billed=not _never_connected(error))
 
-    async def _whole(self, body: dict[str, Any]) -> dict[str, Any]:
-        raw = await self.client().messages.with_raw_response.create(**body)
-        self._listen(body["model"], raw.http_response.headers)
-        return as_object(json.loads(raw.http_response.content))
+    async def _whole(self, prefix: Prefix, body: dict[str, Any]) -> dict[str, Any]:
+        response = await self.posted("/v1/messages", encoded(prefix, body))
+        self._listen(body["model"], response.headers)
+        return as_object(json.loads(response.content))
+
+    async def posted(self, path: str, content: bytes) -> httpx2.Response:
+        """A body that is JSON already: the SDK would walk through its every field, and encode its prefix again."""
+        headers = {"Content-Type": "application/json"}
+        return await self.client().post(path, cast_to=httpx2.Response, content=content, options={"headers": headers})
 
     async def got(self, path: str) -> dict[str, Any]:
         response = await self.client().get(path, cast_to=httpx2.Response)
@@ -311,6 +319,32 @@ def body_of(request: Request, marker: Mapping[str, str] | None) -> dict[str, Any
     if schema is not None:
         body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
     return body
+
+
+def encoded(prefix: Prefix, body: Mapping[str, Any]) -> bytes:
+    """The body as JSON, its prefix as the bytes it was encoded to once."""
+    system = body.get("system", [])
+    if not system or system[0]["text"] is not prefix.text:
+        return json.dumps(body).encode()
+    rest = {name: value for name, value in body.items() if name != "system"}
+    block = {name: value for name, value in system[0].items() if name != "text"}
+    return b"".join(
+        (
+            json.dumps(rest).encode()[:-1],
+            b', "system": [{"text": ',
+            _json_text(prefix),
+            b", ",
+            json.dumps(block).encode()[1:],
+            b", " if system[1:] else b"",
+            json.dumps(system[1:]).encode()[1:],
+            b"}",
+        )
+    )
+
+
+@lru_cache(maxsize=N_PREFIXES)
+def _json_text(prefix: Prefix) -> bytes:
+    return json.dumps(prefix.text).encode()
 
 
 @lru_cache(maxsize=256)

@@ -521,3 +521,14 @@ def test_the_provider_neither_shows_nor_pickles_its_key() -> None:
     assert KEY not in repr(vars(asking))
     with pytest.raises(TypeError, match="does not travel"):
         pickle.dumps(asking)
+
+
+@pytest.mark.parametrize("marker", [None, {"type": "ephemeral", "ttl": "1h"}], ids=["unmarked", "marked"])
+@pytest.mark.parametrize("n_system", [0, 1, 2])
+@pytest.mark.parametrize("text", ["", 'A "prefix" of\nlines, ünd ' + "signs \U0001f33e " * 50])
+def test_a_body_with_its_prefix_spliced_in_is_the_same_body(marker: Any, n_system: int, text: str) -> None:
+    prefix = Prefix.of(text)
+    messages = (*(Message("system", f"and {n}") for n in range(n_system)), Message("user", "say it"))
+    asked = Request("m", prefix, messages, Sampling(100, stop=("END",)), Wants("text"), 1)
+    body = provider.body_of(asked, marker)
+    assert json.loads(provider.encoded(prefix, body)) == body
