@@ -97,6 +97,7 @@ def forecast(
     *,
     tokens_per_second: float | None = None,
     stop: Stop | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
     **overrides: Any,
 ) -> ForecastReport:
@@ -107,9 +108,17 @@ def forecast(
     job, run_dir = load_job(recipe, overrides), RunDir(out)
     terms = terms_of(job, Plan(job))
     first = replace(terms, sequences=tuple(_first_briefs(each, n) for each in terms.sequences), target_tokens=2**62)
-    began = time.monotonic()
-    outcome = _carry_out(job, run_dir, (), stop or Stop(), lambda _: None, say, first, commits=False)
-    report = forecast_report(job, run_dir, n, outcome.n_requests, time.monotonic() - began, tokens_per_second)
+    began: float | None = None
+
+    def tell(progress: Progress) -> None:
+        nonlocal began
+        # Neither Ray's start nor the preflight is work.
+        began = began or time.monotonic()
+        on_progress(progress)
+
+    outcome = _carry_out(job, run_dir, (), stop or Stop(), tell, say, first, commits=False)
+    seconds = time.monotonic() - (began or 0.0)
+    report = forecast_report(job, run_dir, n, outcome.n_requests, seconds, tokens_per_second)
     forecasts.keep(run_dir, report.forecast)
     return report
 
@@ -272,6 +281,11 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
     known = [each.key for each in job.genres]
     if genre not in known:
         raise RecipeError(f"--genre {genre!r} is not in the mix of {job.recipe.name}{near(genre, known)}")
+    if out is None and batches.is_batched(job):
+        raise RecipeError(
+            "a preview through batches takes hours, and what it paid for would be gone with it; name the directory of "
+            "the run with --out, or give --provider anthropic"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = RunDir(out if out is not None else scratch)
         terms = terms_of(job, Plan(job))

@@ -76,7 +76,7 @@ def submitting(run_dirs: Sequence[RunDir]) -> list[RunDir]:
 def check_collected(job: Job, run_dir: RunDir) -> None:
     """A batch is never abandoned to online calls. RecipeError when answers wait at the API that the job, which asks
     for no batches, would pay for again."""
-    if any(_is_batched(job)) or not run_dir.children(BATCHES):
+    if is_batched(job) or not run_dir.children(BATCHES):
         return
     keys = read_ledger(run_dir).keys
     left = [(sent, sum(keys.find(key) is None for key in sent.ids)) for sent in BatchLog(run_dir, "check").known()]
@@ -119,5 +119,6 @@ async def _cancel(accounts: Sequence[Batched], sent: Sent) -> Cancellation:
     return found
 
 
-def _is_batched(job: Job) -> list[bool]:
-    return [job.recipe.backend_of(seat).provider in providers.BATCHED for seat in job.seats]
+def is_batched(job: Job) -> bool:
+    """Whether any of its models is asked in batches."""
+    return any(job.recipe.backend_of(seat).provider in providers.BATCHED for seat in job.seats)

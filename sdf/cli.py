@@ -30,7 +30,7 @@ from sdf.errors import GenreError, SdfError
 if TYPE_CHECKING:
     from sdf.manifest import Manifest
     from sdf.pipeline import Stop
-    from sdf.story import Outcome
+    from sdf.story import Outcome, Progress
 
 EXIT_UNMET = 3
 EXIT_SIGNAL = 128
@@ -375,8 +375,9 @@ def run(
     from sdf.report.progress import reporter
 
     stop = api.Stop()
-    with signals(stop) as caught, reporter(sys.stderr) as watched:
-        outcome = api.run(recipe, out, reuse=reuse or [], stop=stop, on_progress=watched.tell, say=say, **overrides)
+    with leaving(out) as last, signals(stop, last) as caught, reporter(sys.stderr) as watched:
+        last.tells = watched.tell
+        outcome = api.run(recipe, out, reuse=reuse or [], stop=stop, on_progress=last.tell, say=say, **overrides)
     found = _outcome(out, outcome, EXIT_SIGNAL + caught[0] if caught else None)
     if outcome.finished and (held := api.compared(out)):
         found = replace(found, text=f"{found.text}\n{held}")
@@ -428,8 +429,10 @@ def _forecast(recipe: str, n: int, out: str | None, tokens_per_second: float | N
     if out is None:
         raise typer.BadParameter("a forecast writes documents; name the directory of the run", param_hint="--out")
     stop = api.Stop()
-    with signals(stop):
-        report = api.forecast(recipe, n, out, tokens_per_second=tokens_per_second, stop=stop, say=say, **overrides)
+    with leaving(out) as last, signals(stop, last):
+        report = api.forecast(
+            recipe, n, out, tokens_per_second=tokens_per_second, stop=stop, on_progress=last.tell, say=say, **overrides
+        )
     return Result(report, forecast_text(report))
 
 
@@ -661,14 +664,46 @@ def show_genre(name: Annotated[str, typer.Argument(metavar="NAME")], genres_dir:
     return Result(dump(known[name]), genre_text(known[name]))
 
 
+@dataclass(slots=True)
+class Last:
+    """A run's last word on where it stands, handed on to whoever shows it."""
+
+    out: str
+    tells: Callable[[Progress], None] = lambda _: None
+    progress: Progress | None = None
+
+    def tell(self, progress: Progress) -> None:
+        self.progress = progress
+        self.tells(progress)
+
+    def say_what_is_left(self) -> None:
+        from sdf.report.progress import left
+
+        if self.progress is not None and self.progress.under_way:
+            say(left(self.progress.under_way, self.out))
+
+
 @contextmanager
-def signals(stop: Stop) -> Generator[list[int]]:
+def leaving(out: str) -> Generator[Last]:
+    """However the run ends, it says what goes on without it."""
+    last = Last(out)
+    try:
+        yield last
+    finally:
+        last.say_what_is_left()
+
+
+@contextmanager
+def signals(stop: Stop, last: Last) -> Generator[list[int]]:
     """The first SIGINT or SIGTERM asks for a drain, the second ends the process at once. Yields those caught."""
     caught: list[int] = []
 
     def on_signal(number: int, _: Any) -> None:
         if caught:
-            _abort(EXIT_SIGNAL + number)
+            try:
+                last.say_what_is_left()
+            finally:
+                _abort(EXIT_SIGNAL + number)
         caught.append(number)
         say(f"{signal.Signals(number).name}: finishing what is in flight, then committing; once more to abort")
         stop.request()
@@ -693,14 +728,15 @@ class _Said(logging.Handler):
     """Log records as lines on stderr, wherever that points now (a live panel puts itself in between)."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
+        said = self.format(record)
+        say(said if record.levelno == logging.INFO else f"{record.levelname}: {said}")
 
 
 def main() -> None:
     """The entry point `sdf`."""
     handler = _Said()
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     logging.getLogger("sdf").addHandler(handler)
+    logging.getLogger("sdf").setLevel(logging.INFO)
     for stream in (sys.stdout, sys.stderr):
         # A terminal that cannot show a character shows a mark instead.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from sdf.providers.batch_log import UnderWay
 from sdf.report.costs import cost_line
 from sdf.report.terminal import plain_line
 from sdf.story import Progress
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 INTERVAL = 10.0
+# Between two lines that say the same: batches take hours.
+QUIET = 300.0
 WINDOW = 60.0
 REDRAWS_PER_SECOND = 4
 
@@ -71,14 +74,15 @@ class Rate:
 
 
 class Lines:
-    """One line when the run begins, one per INTERVAL, and a last one when it has moved since."""
+    """One line when the run begins, one per INTERVAL while it moves, else one per QUIET, and a last one when it has
+    moved since."""
 
     def __init__(self, stream: TextIO, *, clock: Clock = time.monotonic, interval: float = INTERVAL) -> None:
         self._stream, self._clock, self._interval = stream, clock, interval
         self._rate = Rate()
         self._last: Progress | None = None
         self._shown: Progress | None = None
-        self._due: float | None = None
+        self._shown_at = float("-inf")
 
     def __enter__(self) -> Lines:
         return self
@@ -92,12 +96,11 @@ class Lines:
     def tell(self, progress: Progress) -> None:
         now = self._clock()
         self._last = progress
-        if self._due is None or now >= self._due:
-            self._due = now + self._interval
+        if now - self._shown_at >= (self._interval if progress != self._shown else QUIET):
             self._print(progress)
 
     def _print(self, progress: Progress) -> None:
-        self._shown = progress
+        self._shown, self._shown_at = progress, self._clock()
         self._rate.add(self._clock(), progress.n_tokens)
         print(line(progress, self._rate), file=self._stream, flush=True)
 
@@ -153,7 +156,9 @@ def line(progress: Progress, rate: Rate) -> str:
         parts.append(cost_line(progress.cost))
     if progress.rejected:
         parts.append(f"rejected {reasons(progress)}")
-    if progress.n_tokens < progress.target_tokens:
+    if progress.under_way:
+        parts.append(waiting(progress.under_way))
+    elif progress.n_tokens < progress.target_tokens:
         parts.append(_ends(progress, rate))
     return plain_line(" · ".join(parts))
 
@@ -175,6 +180,8 @@ def panel(progress: Progress, rate: Rate) -> Table:
         grid.add_row(Text("cost"), Text(cost_line(progress.cost)))
     if progress.rejected:
         grid.add_row(Text("rejected"), Text(plain_line(reasons(progress))))
+    if progress.under_way:
+        grid.add_row(Text("batches"), Text(plain_line(waiting(progress.under_way))))
     return grid
 
 
@@ -185,6 +192,26 @@ def reasons(progress: Progress) -> str:
     by_count = sorted(progress.rejected.items(), key=lambda item: (-item[1], item[0]))
     share = n_rejected / max(1, n_rejected + n_documents)
     return f"{share:.1%} ({', '.join(f'{reason} {count:,}' for reason, count in by_count)})"
+
+
+def waiting(under_way: Sequence[UnderWay], now: Callable[[], float] = time.time) -> str:
+    """ "3 batches with 12,412 requests under way, the oldest for 1 h 12 min"."""
+    lost = sum(each.batch is None for each in under_way)
+    searched = f", {lost} of them looked for since a reply was lost" if lost else ""
+    return f"{batches(under_way)} under way{searched}, the oldest for {duration(max(0.0, now() - under_way[0].at))}"
+
+
+def left(under_way: Sequence[UnderWay], out: str) -> str:
+    """What a run leaves at the API when it ends."""
+    return (
+        f"{batches(under_way)} stay submitted, and are billed as far as they are answered; `sdf run` collects what it "
+        f"needs of them, `sdf cancel {out}` stops them"
+    )
+
+
+def batches(under_way: Sequence[UnderWay]) -> str:
+    n_requests = sum(each.n_requests for each in under_way)
+    return f"{len(under_way)} batch{'es' if len(under_way) > 1 else ''} with {n_requests:,} requests"
 
 
 def duration(seconds: float | None) -> str:
