@@ -45,6 +45,13 @@ def max_tokens(step: Step, wanted: Wants) -> int:
     return THINKING_TOKENS + TOKENS_PER_WORD * wanted.n_words
 
 
+# Lanes do not see each other: where a model takes no seed, their first prompts would be one prompt, and its ideas too.
+BESIDE = (
+    "Several people are drawing up such lists side by side, each without sight of the others; this is list {number}. "
+    "Pass over what would come to anybody first, and begin further out."
+)
+
+
 class Composer:
     """Requests of one job. Prefixes are kept: one per genre, and one per cell where the context is a principle."""
 
@@ -80,7 +87,8 @@ class Composer:
             **self._names,
         }
         draw = stream(self.job.recipe.seed, *key, "round", step.name, attempt)
-        return self._request(genre, step, principle, context, wants(step, 0, n_items), draw)
+        request = self._request(genre, step, principle, context, wants(step, 0, n_items), draw)
+        return request if key.lane == 0 else _beside(request, key.lane)
 
     def _request(
         self, genre: Genre, step: Step, principle: Principle, context: Mapping[str, Any], wanted: Wants, draw: int
@@ -129,6 +137,14 @@ def _conversation(genre: Genre, step: Step, context: Mapping[str, Any]) -> list[
     for before in steps[:-1]:
         messages += [Message("user", before.body.render(context)), Message("assistant", context[before.name])]
     return [*messages, Message("user", step.body.render(context))]
+
+
+def _beside(request: Request, lane: int) -> Request:
+    aside = "\n\n" + BESIDE.format(number=lane + 1)
+    if request.prompt is not None:
+        return replace(request, prompt=request.prompt + aside)
+    *before, asked = request.messages
+    return replace(request, messages=(*before, replace(asked, content=asked.content + aside)))
 
 
 def _said(genre: Genre, context: Mapping[str, Any]) -> dict[str, Any]:

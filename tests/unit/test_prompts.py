@@ -214,3 +214,18 @@ def test_a_round_asks_for_what_is_missing_and_every_attempt_draws_anew(job: Job)
     ]
     draws = [round_request(job, each, [], attempt=attempt).draw for each in keys for attempt in range(3)]
     assert len(set(draws)) == len(draws)
+
+
+def test_lanes_are_not_asked_one_and_the_same_question(job: Job) -> None:
+    genre, composer = job.genres[0], Composer(job)
+    step = genre.round_step
+    assert step is not None
+    principle = job.constitution.principles[0]
+
+    def asked(lane: int) -> tuple[str, ...]:
+        key = RoundKey(genre.key, principle.id, lane, 0)
+        request = composer.round_request(genre, step, key, principle, (), 4, 0)
+        return tuple(message.content for message in request.messages)
+
+    assert len({asked(lane) for lane in range(4)}) == 4
+    assert "side by side" not in asked(0)[-1] and "this is list 2" in asked(1)[-1]
