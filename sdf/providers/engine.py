@@ -1,7 +1,6 @@
 """A running AsyncLLM: requests in, answers out, and what happens when it dies.
 
-Prompts go through the model's own chat template and tokenizer, as vLLM's server puts them, so that the roads to one
-model agree. Whoever notices the death first (the watchdog, a request) has every process of the engine killed, so that
+Whoever notices the death first (the watchdog, a request) has every process of the engine killed, so that
 nothing holds on to a device. The trade-off: one hung request of an engine that else makes tokens is not noticed here.
 """
 
@@ -15,11 +14,12 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sdf.errors import EngineDead, RecipeError, RequestRejected, Unavailable
+from sdf.errors import EngineDead, RequestRejected, Unavailable
 from sdf.providers.constraints import constraint
 from sdf.providers.endpoints import said
 from sdf.providers.engine_arguments import NAME
 from sdf.providers.engine_process import Guarded
+from sdf.providers.engine_prompts import Prompts, messages
 from sdf.providers.engine_start import library
 from sdf.providers.replies import as_tools
 from sdf.providers.watchdog import Watchdog
@@ -50,7 +50,7 @@ class Engine:
         self, model: str, llm: Any, guarded: Guarded, watchdog: Watchdog, parser: Any, template: Mapping[str, Any]
     ) -> None:
         self._model, self._llm, self._guarded, self._watchdog = model, llm, guarded, watchdog
-        self._parser, self._template = parser, dict(template)
+        self._parser, self._prompts = parser, Prompts(model, llm.renderer, template)
         self._n_context: int = llm.model_config.max_model_len
         self._defaults: dict[str, Any] = llm.model_config.get_diff_sampling_param()
         self._numbers = itertools.count()
@@ -60,8 +60,8 @@ class Engine:
         self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def answer(self, request: Request) -> Answer:
-        prompt = await self._prompt(request)
-        n_prompt = len(prompt["prompt_token_ids"])
+        ids = await self._prompts.ids(request)
+        n_prompt = len(ids)
         if n_prompt >= self._n_context:
             raise RequestRejected(
                 f"{NAME}: a prompt of {n_prompt} tokens, and the context of {self._model} holds {self._n_context} with "
@@ -69,7 +69,7 @@ class Engine:
             )
         calls = self._calls(request)
         params = self._params(request, self._n_context - n_prompt, calls)
-        output = await self._output(prompt, params, constraint(request) if calls is None else None)
+        output = await self._output(library().tokens_input(ids), params, constraint(request) if calls is None else None)
         return self._answer(output, n_prompt, calls)
 
     async def close(self) -> None:
@@ -96,35 +96,6 @@ class Engine:
         )
 
     # --- asking ---
-
-    async def _prompt(self, request: Request) -> Any:
-        """The request as the engine takes it: token ids, made in the engine's own threads."""
-        vllm = library()
-        try:
-            if request.prompt is None:
-                return await self._chat(request)
-            text = "\n\n".join(part for part in (request.prefix.text, request.prompt) if part)
-            (prompt,) = await self._llm.renderer.render_cmpl_async(
-                [{"prompt": text}], vllm.TokenizeParams(max_total_tokens=None)
-            )
-        except (ValueError, vllm.VLLMClientError) as error:
-            raise RecipeError(
-                f"provider {NAME}: {self._model} takes no prompt of this form ({said(error, None)}); name a model with "
-                "a chat template, or write `form: completion` in the genre"
-            ) from None
-        return prompt
-
-    async def _chat(self, request: Request) -> Any:
-        vllm = library()
-        arguments = {"add_generation_prompt": True, **self._template}
-        if request.tools:
-            arguments["tools"] = as_tools(request.tools, "parameters")
-        _, (prompt,) = await self._llm.renderer.render_chat_async(
-            [_messages(request)],
-            vllm.ChatParams(chat_template_kwargs=arguments),
-            vllm.TokenizeParams(max_total_tokens=None, add_special_tokens=False),
-        )
-        return prompt
 
     def _params(self, request: Request, room: int, calls: Calls | None) -> Any:
         """The model's own defaults, as vLLM's server takes them, and over them what the recipe asks for."""
@@ -193,7 +164,7 @@ class Engine:
             self._tell_once("no tool_parser is set: tool calls stay in the text of an answer, as the model writes them")
             return None
         tools = as_tools(request.tools, "parameters")
-        asked = library().ChatCompletionRequest(model=self._model, messages=_messages(request), tools=tools)
+        asked = library().ChatCompletionRequest(model=self._model, messages=messages(request), tools=tools)
         parser = self._parser(self._llm.renderer.get_tokenizer(), asked.tools)
         return Calls(parser, parser.adjust_request(asked))
 
@@ -227,14 +198,6 @@ def _tap(llm: Any, watchdog: Watchdog) -> None:
         return process(*arguments, **named)
 
     llm.output_processor.process_outputs = process_outputs
-
-
-def _messages(request: Request) -> list[dict[str, str]]:
-    """One system message at most, the prefix and then the request's own: some chat templates take no second one."""
-    own = [each.content for each in request.messages if each.role == "system"]
-    system = "\n\n".join(part for part in (request.prefix.text, *own) if part)
-    turns = [{"role": each.role, "content": each.content} for each in request.messages if each.role != "system"]
-    return [{"role": "system", "content": system}, *turns] if system else turns
 
 
 def _call(call: Any) -> dict[str, Any]:

@@ -53,6 +53,7 @@ NAMES: Mapping[str, str] = {
     "ToolParserManager": "vllm.tool_parsers",
     "VLLMClientError": "vllm.exceptions",
     "VLLMServerError": "vllm.exceptions",
+    "tokens_input": "vllm.inputs",
 }
 
 # What vLLM raises for arguments that do not fit each other, the model or the machine.

@@ -22,6 +22,7 @@ from runs import Process, is_complete, rows_of
 from sdf import answers, api
 from sdf.errors import EngineDead, RecipeError, RequestRejected
 from sdf.providers import make
+from sdf.providers.engine_prompts import messages
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Wants
 
 pytestmark = pytest.mark.vllm
@@ -130,6 +131,7 @@ def test_an_engine_in_this_process(model: Path) -> None:
             assert (await provider.served(str(model))).n_context == engines.N_CONTEXT
             await _check_misfits(model)
             await _check_text(provider, model)
+            await _check_prompts(provider, model)
             await _check_forms(provider, model)
             with pytest.raises(RequestRejected, match=r"a prompt of \d+ tokens, and the context .* holds 4096"):
                 await provider.answer(request(model, 1, Wants("text"), prefix=Prefix.of("word " * 9_000)))
@@ -167,6 +169,26 @@ async def _check_text(provider: Any, model: Path) -> None:
     assert (cut.finish_reason, cut.usage.output_tokens) == ("length", 3)
     story = await provider.answer(request(model, 1, Wants("text"), messages=(), prompt="Once upon a time"))
     assert story.text
+
+
+async def _check_prompts(provider: Any, model: Path) -> None:
+    """Tokenised in two parts or whole, a prompt is what vLLM's own server makes of it."""
+    from vllm.renderers.params import ChatParams, TokenizeParams
+
+    engine = await provider._ready(str(model))
+    for prefix in (Prefix.of("What matters. " * 40), Prefix.of("Ends in a space and a tag <|im_end|> "), Prefix.of("")):
+        for extra in ((), (Message("system", "Be brief."),)):
+            for number in range(2):
+                asked = request(
+                    model, number, Wants("text"), prefix=prefix, messages=(*extra, Message("user", f" of {number}"))
+                )
+                _, (whole,) = await engine._llm.renderer.render_chat_async(
+                    [messages(asked)],
+                    ChatParams(chat_template_kwargs={"add_generation_prompt": True}),
+                    TokenizeParams(max_total_tokens=None, add_special_tokens=False),
+                )
+                assert await engine._prompts.ids(asked) == whole["prompt_token_ids"]
+    assert any(head is not None for head in engine._prompts._heads.values())
 
 
 async def _check_forms(provider: Any, model: Path) -> None:
