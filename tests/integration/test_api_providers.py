@@ -44,7 +44,8 @@ A letter by {{ names.person(1) }} of {{ names.place(1) }}, some {{ brief.n_words
 {{ body }}
 Anew, some {{ brief.n_words }} words, between <document> and </document>.
 """
-GENRES = {"note": NOTE.replace("redraws: 2", "redraws: 0"), "letter": LETTER}
+# One lane: of two lanes in a cell each asks the same first question, which an API without seeds bills as the same twice.
+GENRES = {"note": NOTE.replace("redraws: 2", "redraws: 0\nlanes: 1"), "letter": LETTER}
 # The models of these tests cache any prefix that is as long as the constitution of the tests.
 MODEL = "claude-opus-5-5"
 PREAMBLE = "Every text teaches by showing. " * 60
