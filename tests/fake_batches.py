@@ -28,18 +28,19 @@ class Batch:
     results: list[dict[str, Any]] | None = None
     n_looks: int = 0
     is_canceled: bool = False
+    # Its results are kept no longer.
+    is_archived: bool = False
 
 
 @dataclass
 class FakeBatches:
     """`fault(event, n)` names what befalls the n-th (from 1) event: "create" (lost, lost_before, limited, broken,
     broken_after, bad_key, too_large), "item" (errored, invalid, expired), "look" (broken, bad_request, gone),
-    "list" (broken, odd), "results" (truncated, cut_at_a_line, page). `is_archived`: results are kept no longer."""
+    "list" (broken, odd), "results" (truncated, cut_at_a_line, page)."""
 
     api: FakeAPI
     fault: Callable[[str, int], str | None]
     lasts: int = 2
-    is_archived: bool = False
     batches: dict[str, Batch] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     # How often each custom id was answered, and so billed.
@@ -159,7 +160,7 @@ class FakeBatches:
             "request_counts": {"processing": len(batch.requests) - len(kinds), **counts},
             "created_at": batch.created_at,
             "results_url": f"{self.api.url}{PATH}/{batch.id}/results" if batch.results is not None else None,
-            "archived_at": _now() if self.is_archived else None,
+            "archived_at": _now() if batch.is_archived else None,
         }
 
 

@@ -95,6 +95,5 @@ class Search:
     async def _is_it(self, sent: Sent, state: State) -> bool:
         if state.is_archived:
             return False
-        n_requests = state.n_requests or sent.n_requests
-        results = await self._api.results(state.id, lambda found: len(found) >= n_requests)
+        results = await self._api.results(state.id, lambda found: len(found) >= state.n_requests)
         return not results.keys().isdisjoint(sent.ids)

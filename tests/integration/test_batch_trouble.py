@@ -124,7 +124,7 @@ def test_a_batch_of_somebody_else_is_not_taken_for_ours(oracle: list[tuple[str, 
         if event == "create" and n == 1:
             for size in range(1, 30):
                 server.add_foreign(size).results = [
-                    {"custom_id": f"x{i}", "result": {"type": "x"}} for i in range(size)
+                    {"custom_id": f"x{i}", "result": {"type": "expired"}} for i in range(size)
                 ]
             return "lost"
         return None
