@@ -44,7 +44,7 @@ A letter by {{ names.person(1) }} of {{ names.place(1) }}, some {{ brief.n_words
 {{ body }}
 Anew, some {{ brief.n_words }} words, between <document> and </document>.
 """
-# One lane: of two lanes in a cell each asks the same first question, which an API without seeds bills as the same twice.
+# One lane: the first questions of two lanes in a cell are the same, which an API without seeds cannot tell apart.
 GENRES = {"note": NOTE.replace("redraws: 2", "redraws: 0\nlanes: 1"), "letter": LETTER}
 # The models of these tests cache any prefix that is as long as the constitution of the tests.
 MODEL = "claude-opus-5-5"
