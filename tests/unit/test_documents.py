@@ -77,9 +77,13 @@ def test_a_chat_in_one_answer_is_taken_whole(job: Job) -> None:
 
 
 def test_a_prompt_ends_with_the_question_and_an_item_is_one_text(job: Job) -> None:
-    assert emit(job, genre_of(job, "question"), draft(job, {"ask": "Why?"}, "question"))["messages"] == [{"role": "user", "content": "Why?"}]
+    assert emit(job, genre_of(job, "question"), draft(job, {"ask": "Why?"}, "question"))["messages"] == [
+        {"role": "user", "content": "Why?"}
+    ]
     values = {"task": "T", "rubric": {"b": 1, "a": 2}, "level": 7}
-    assert emit(job, genre_of(job, "quiz"), draft(job, values, "quiz")) == {"item": '{"level":7,"question":"T","rubric":{"a":2,"b":1}}'}
+    assert emit(job, genre_of(job, "quiz"), draft(job, values, "quiz")) == {
+        "item": '{"level":7,"question":"T","rubric":{"a":2,"b":1}}'
+    }
 
 
 def test_length_is_checked_on_the_part_that_the_genre_bounds(job: Job) -> None:
