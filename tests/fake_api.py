@@ -88,7 +88,7 @@ class FakeAPI:
         """The reply, which is paid for from here on, whatever becomes of it."""
         self.billed[asked.name] += 1
         message = PROTOCOLS[asked.path](asked, answer, self.shape(asked))
-        self.bills.append((asked.body["model"], _taken(message["usage"])))
+        self.bills.append((asked.body["model"], taken(message["usage"])))
         return message
 
     def billed_usd(self, tariff: Tariff) -> float:
@@ -222,7 +222,7 @@ def completion(asked: Asked, answer: Answer, shape: str | None) -> dict[str, Any
     return _openai_reply(asked, answer, shape, {"text": answer.text})
 
 
-def _taken(usage: Mapping[str, Any]) -> Usage:
+def taken(usage: Mapping[str, Any]) -> Usage:
     """What a reply of either protocol says it took."""
     if "prompt_tokens" in usage:
         n_cached = usage["prompt_tokens_details"]["cached_tokens"]

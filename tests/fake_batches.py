@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from aiohttp import web
-from fake_api import Asked, FakeAPI, Script, anthropic_message, never, serving
+from fake_api import Asked, FakeAPI, Script, anthropic_message, never, serving, taken
 
 from sdf.records import canonical_json, digest
 
@@ -35,7 +36,7 @@ class Batch:
 @dataclass
 class FakeBatches:
     """`fault(event, n)` names what befalls the n-th (from 1) event: "create" (lost, lost_before, limited, broken,
-    broken_after, bad_key, too_large), "item" (errored, invalid, expired), "look" (broken, bad_request, gone),
+    broken_after, hang, bad_key, too_large), "item" (errored, invalid, expired), "look" (broken, bad_request, gone),
     "list" (broken, odd), "results" (truncated, cut_at_a_line, page)."""
 
     api: FakeAPI
@@ -72,6 +73,8 @@ class FakeBatches:
         self.batches[batch.id] = batch
         if fault == "lost":
             return _cut(request)
+        if fault == "hang":
+            await asyncio.sleep(60)
         if fault == "broken_after":
             return _refused("broken")
         return web.json_response(self.told(batch))
@@ -129,6 +132,7 @@ class FakeBatches:
         asked = Asked("/v1/messages", params, {}, name, 1, b"")
         self.billed[item["custom_id"]] = self.billed.get(item["custom_id"], 0) + 1
         message = anthropic_message(asked, await self.api.answer(asked), self.api.shape(asked))
+        self.api.bills.append((params["model"], taken(message["usage"])))
         return {"custom_id": item["custom_id"], "result": {"type": "succeeded", "message": message}}
 
     async def results(self, request: web.Request) -> web.StreamResponse:
