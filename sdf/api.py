@@ -37,7 +37,7 @@ from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.job import Job, load_job
 from sdf.ledger import check_ledger, read_ledger
-from sdf.manifest import Manifest
+from sdf.manifest import ALL, Manifest
 from sdf.pipeline import Crew, InProcess, Run, Stop
 from sdf.plan import Plan
 from sdf.preflight import Finding
@@ -107,7 +107,7 @@ def forecast(
     """
     job, run_dir = load_job(recipe, overrides), RunDir(out)
     terms = terms_of(job, Plan(job))
-    first = replace(terms, sequences=tuple(_first_briefs(each, n) for each in terms.sequences), target_tokens=2**62)
+    first = replace(terms, sequences=tuple(_first_briefs(each, n) for each in terms.sequences), target_tokens=ALL)
     began: float | None = None
 
     def tell(progress: Progress) -> None:
@@ -290,7 +290,7 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
         run_dir = RunDir(out if out is not None else scratch)
         terms = terms_of(job, Plan(job))
         wanted = tuple(_first_briefs(each, n if each.genre == genre else 0) for each in terms.sequences)
-        first = replace(terms, sequences=wanted, target_tokens=2**62)
+        first = replace(terms, sequences=wanted, target_tokens=ALL)
         _carry_out(job, run_dir, (), Stop(), lambda _: None, lambda _: None, first, commits=False)
         plan = Plan(job)
         n_briefs = plan.n_briefs(genre)

@@ -15,6 +15,7 @@ import numpy as np
 
 from sdf.decontaminate import CONTAMINATED
 from sdf.dedup import Index
+from sdf.manifest import ALL
 from sdf.records import Location, Receipt, Rejection
 
 # A genre whose last 500 briefs were all rejected has nothing left to say; it leaves the merge.
@@ -120,6 +121,18 @@ class Fold:
         """The genre whose brief comes next; None when all have left."""
         active = [genre for genre, tally in self.tallies.items() if tally.gone is None]
         return min(active, key=lambda genre: self.tallies[genre].n_tokens / self.tallies[genre].share, default=None)
+
+    @property
+    def unmet(self) -> dict[str, str]:
+        """Genres that left the merge before the target, and why. Where all is wanted, to end is no shortfall; to end
+        with nothing is."""
+        gone = {genre: tally for genre, tally in self.tallies.items() if tally.gone is not None}
+        return {genre: why for genre, tally in gone.items() if (why := self._shortfall(genre, tally)) is not None}
+
+    def _shortfall(self, genre: str, tally: Tally) -> str | None:
+        if self.terms.target_tokens != ALL or tally.gone != self._sequences[genre].end:
+            return tally.gone
+        return f"none of its {tally.next:,} briefs was accepted" if tally.next and not tally.n_documents else None
 
     def offer(self, receipt: Receipt) -> None:
         """Idempotent: the first receipt of a brief counts, and what is folded stays folded."""

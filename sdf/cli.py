@@ -116,7 +116,7 @@ def principles(text: str) -> str | tuple[str, ...]:
 
 # What folds a ledger: `assemble` takes these alone, for no answer depends on them.
 FOLDING = (
-    Flag("--tokens", "tokens", "Accepted tokens to reach: 20M, 1.5M, 300k."),
+    Flag("--tokens", "tokens", "Accepted tokens to reach: 20M, 1.5M, 300k; or all there is (`all`), where genres end."),
     Flag("--mix", "mix", "Shares of accepted tokens: a=4,b=2; or +a=2 to change one and keep the rest."),
     Flag("--ablate", "ablate", "A rewriting step to leave out: what it rewrote stands; repeatable.", list[str]),
     Flag("--shard-tokens", "shard_tokens", "Tokens at which a shard is full."),

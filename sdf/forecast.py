@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from sdf.errors import DamagedError, Missing
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_answers
+from sdf.manifest import ALL
 from sdf.plan import Plan, n_rounds
 from sdf.prices import Tariff, tariff
 from sdf.records import Usage
@@ -100,7 +101,7 @@ def forecast(job: Job, run_dir: RunDir, view: LedgerView, n: int, cost_of: CostO
     total = sum(job.recipe.mix.values())
     drawn: list[_Drawn] = []
     for genre in job.genres:
-        target = job.recipe.tokens * job.recipe.mix[genre.key] / total
+        target = None if job.recipe.tokens == ALL else job.recipe.tokens * job.recipe.mix[genre.key] / total
         drawn.append(_draw(job, plan, genre.key, target, samples[genre.key], round_costs[genre.key]))
     whole = all(each.n_briefs is not None for each in drawn)
     return Forecast(
@@ -161,27 +162,33 @@ class Totals(NamedTuple):
         return None if self.of_cost is None else _interval(self.of_cost)
 
 
-def sampled_totals(samples: Sequence[Sample], target: float, seed: int) -> Totals | None:
-    """Of `target` accepted tokens, without angle rounds; None when no sample was accepted."""
+def sampled_totals(
+    samples: Sequence[Sample], target: float | None, seed: int, n_rows: int | None = None
+) -> Totals | None:
+    """Of `target` accepted tokens, or with None of all `n_rows` briefs; without angle rounds. None when no sample was
+    accepted."""
     n_tokens = np.array([each.n_tokens for each in samples], dtype=np.float64)
     if not n_tokens.any():
         return None
     picks = _picks(seed, len(samples))
     # A resample without one accepted document says that none will come; the shortest real one stands in for it.
     per_brief = np.maximum(_mean(n_tokens, picks), n_tokens[n_tokens > 0].min() / len(samples))
-    n_briefs = target / per_brief
+    n_briefs = np.full_like(per_brief, n_rows or 0) if target is None else target / per_brief
     n_output = n_briefs * _mean(np.array([each.n_output for each in samples], dtype=np.float64), picks)
     costs = _costs(samples)
     return Totals(_interval(n_briefs), n_briefs, n_output, None if costs is None else n_briefs * _mean(costs, picks))
 
 
-def _draw(job: Job, plan: Plan, key: str, target: float, samples: Sequence[Sample], rounds: Sequence[Sample]) -> _Drawn:
+def _draw(
+    job: Job, plan: Plan, key: str, target: float | None, samples: Sequence[Sample], rounds: Sequence[Sample]
+) -> _Drawn:
+    wanted = ALL if target is None else round(target)
     seed = job.recipe.seed
     lengths = np.array([each.n_tokens for each in samples if each.n_tokens], dtype=np.float64)
     accepted = wilson(len(lengths), len(samples))
-    totals = sampled_totals(samples, target, seed)
+    totals = sampled_totals(samples, target, seed, plan.n_briefs(key))
     if totals is None:
-        bare = GenreForecast(key, len(samples), 0, round(target), None, accepted, None, None, None)
+        bare = GenreForecast(key, len(samples), 0, wanted, None, accepted, None, None, None)
         return _Drawn(bare, None, None, None)
     n_of_rounds = n_rounds(plan.genres[key], plan, math.ceil(totals.briefs.mean), len(job.constitution.principles))
     of_rounds = _costs(rounds)
@@ -192,7 +199,7 @@ def _draw(job: Job, plan: Plan, key: str, target: float, samples: Sequence[Sampl
         key,
         len(samples),
         len(lengths),
-        round(target),
+        wanted,
         _interval(_mean(lengths, _picks(seed, len(lengths)))),
         accepted,
         totals.briefs,

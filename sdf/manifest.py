@@ -28,6 +28,9 @@ State = Literal["growing", "complete"]
 Sha256 = str  # 64 hex digits
 Fields = dict[str, Any]
 
+# The target of a corpus that ends where its genres do, not at a count of tokens.
+ALL = 2**62
+
 CONFIGS = ("documents", "chats", "prompts", "items")
 
 # Every path a manifest may name; nothing here can leave the corpus directory.
@@ -109,6 +112,11 @@ class Manifest:
     pyarrow: str
     made_by: str
     shards: tuple[Shard, ...]
+
+    @property
+    def wanted(self) -> str:
+        """The target, for people."""
+        return "all there is" if self.target_tokens == ALL else f"{self.target_tokens:,} tokens"
 
     def to_json(self) -> bytes:
         """The bytes of the file: a pure function of the fields."""

@@ -11,6 +11,7 @@ from sdf.errors import RecipeError
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.genres.model import STAGE
+from sdf.manifest import ALL
 from sdf.names import LOCALES
 from sdf.recipe import ANY_GENRE, Recipe
 from sdf.sources import pin
@@ -27,6 +28,7 @@ def genres_of(recipe: Recipe) -> tuple[Genre, ...]:
             raise RecipeError(f"unknown genre {name!r} in the mix{near(name, known)}", ("mix", name))
     _check_sources(recipe, known)
     _check_allowed(recipe, known)
+    check_ends([known[name] for name in recipe.mix], recipe)
     arms = without([known[name] for name in recipe.mix], recipe)
     genres = tuple(_pinned(_with_path(genre, recipe)) for genre in arms)
     for genre in genres:
@@ -53,6 +55,17 @@ def check_ablated(genres: Sequence[Genre], name: str, at: tuple[str | int, ...])
     raise RecipeError(
         f"ablate: {name!r} ({found}) rewrites no other step, so nothing could stand in its place{nearest}", at
     )
+
+
+def check_ends(genres: Sequence[Genre], recipe: Recipe) -> None:
+    """All there is can be made of genres that end: those that read rows or fill cells of a size."""
+    endless = [genre.key for genre in genres if genre.source is None and genre.cell_size is None]
+    if recipe.tokens == ALL and endless:
+        raise RecipeError(
+            f"tokens: all, but genre {endless[0]!r} never ends (it has neither a `source` nor a `cell_size`); "
+            "give a number, such as 20M",
+            ("tokens",),
+        )
 
 
 def _check_allowed(recipe: Recipe, known: Mapping[str, Genre]) -> None:

@@ -18,8 +18,9 @@ from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.job import Job
 from sdf.ledger import read_ledger
+from sdf.manifest import ALL
 from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
-from sdf.mix import without
+from sdf.mix import check_ends, without
 from sdf.reading import Reader
 from sdf.recipe import shares
 from sdf.records import Receipt
@@ -61,6 +62,7 @@ def reassembled(job: Job, overrides: Mapping[str, Any], excluded: Collection[str
     given["ablate"] = tuple(dict.fromkeys((*job.recipe.ablate, *given.get("ablate", ()))))
     recipe = job.recipe.changed(given)
     genres = tuple(without([known[name] for name in recipe.mix], recipe))
+    check_ends(genres, recipe)
     for genre in genres:
         _check_free(known[genre.key], genre)
     evaluations = pin(recipe.decontaminate) if "decontaminate" in given else job.evaluations
@@ -94,7 +96,7 @@ def _matched(terms: Terms, reader: Reader, receipts: Sequence[Receipt], other: R
         sequences=tuple(
             replace(each, n_briefs=ends[each.genre] // each.n_twins * each.n_twins) for each in terms.sequences
         ),
-        target_tokens=2**62,
+        target_tokens=ALL,
         keeps=matching,
         exactly=True,
     )

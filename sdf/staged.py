@@ -17,7 +17,8 @@ from sdf.frontmatter import near
 from sdf.grants import together
 from sdf.job import Job, compile_job
 from sdf.ledger import LedgerView, read_ledger
-from sdf.recipe import load, place_of, size
+from sdf.manifest import ALL
+from sdf.recipe import load, place_of, wanted
 from sdf.records import Usage
 from sdf.refold import refold
 from sdf.report.arms import arms
@@ -213,11 +214,14 @@ def refold_stages(
     _check_ablated(jobs, given.get("ablate", ()))
     others = {each.name: each.run_dir for each in kept(match)} if match is not None else {}
     total = sum(job.recipe.tokens for job in jobs.values())
+    n_tokens = wanted(given["tokens"]) if "tokens" in given else total
+    if n_tokens == ALL:
+        raise UsageError("--tokens all cannot be split among stages; give a number, or the directory of one stage")
     outcomes: dict[str, Outcome] = {}
     for stage in stages:
         job, own = jobs[stage.name], dict(given)
         if "tokens" in own:
-            own["tokens"] = max(1, round(size(own["tokens"]) * job.recipe.tokens / total))
+            own["tokens"] = max(1, round(n_tokens * job.recipe.tokens / total))
         own["ablate"] = tuple(name for name in own.get("ablate", ()) if name in _rewrites(job))
         inside = RunDir(f"{target.root}/{stage.run_dir.root.rpartition('/')[2]}")
         arm = others.get(stage.name) if match is not None else None

@@ -21,6 +21,7 @@ from sdf.errors import DamagedError, Missing, RecipeChanged, RecipeError
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.genres.model import STAGE
+from sdf.manifest import ALL
 from sdf.mix import check_ablated
 from sdf.recipe import ANY_GENRE, Recipe, StageEntry
 from sdf.shards.file import COLUMNS
@@ -62,6 +63,8 @@ def split(recipe: Recipe) -> tuple[Stage, ...]:
         return ()
     known = genre_files.discover([Path(each) for each in recipe.genres_dir])
     _check_genres(recipe, known)
+    if recipe.tokens == ALL:
+        raise RecipeError("tokens: all cannot be split among stages; give a number, such as 20M", ("tokens",))
     total = sum(entry.share for entry in recipe.stages.values())
     found: list[Stage] = []
     for number, (name, entry) in enumerate(recipe.stages.items(), 1):

@@ -18,7 +18,7 @@ from sdf.dispatch import Dispatch
 from sdf.grants import Cost
 from sdf.job import Job
 from sdf.ledger import LedgerView, SettlementLog
-from sdf.manifest import GenreCount, Manifest, Shard, State, TokenizerRef
+from sdf.manifest import ALL, GenreCount, Manifest, Shard, State, TokenizerRef
 from sdf.plan import Plan
 from sdf.providers.batch_log import UnderWay
 from sdf.records import Location, Receipt, RoundReceipt, Usage, stream
@@ -60,7 +60,8 @@ def split_of(plan: Plan, genre: str, index: int, holdout: float) -> str:
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Where a run stands. `genres` maps a key to accepted tokens, documents and its share of the target; `under_way`
-    are the message batches that answers are waited for."""
+    are the message batches that answers are waited for. Where all is made that there is, the target says nothing, and
+    `briefs` maps a key to those folded and those there are."""
 
     n_tokens: int
     target_tokens: int
@@ -70,6 +71,7 @@ class Progress:
     n_shards: int
     cost: Cost | None = None
     under_way: tuple[UnderWay, ...] = ()
+    briefs: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +147,8 @@ class Story:
 
     @property
     def unmet(self) -> dict[str, str]:
-        """Genres that left the merge, and why."""
-        return {genre: tally.gone for genre, tally in self.fold.tallies.items() if tally.gone is not None}
+        """Genres that fell short, and why."""
+        return self.fold.unmet
 
     def manifest(self, state: State, before: Manifest | None) -> Manifest:
         """The manifest of what is committed so far, as successor of `before`."""
@@ -187,7 +189,12 @@ class Story:
             dict(sum((tally.rejected for tally in tallies.values()), Counter[str]())),
             self.n_settled,
             len(self._committed),
+            briefs=self._briefs() if target == ALL else {},
         )
+
+    def _briefs(self) -> dict[str, tuple[int, int]]:
+        ends = {each.genre: each.n_briefs for each in self.fold.terms.sequences}
+        return {key: (each.next, ends[key] or 0) for key, each in self.fold.tallies.items()}
 
 
 def facts_of(job: Job) -> Facts:

@@ -16,7 +16,7 @@ from sdf.recipe.fields import (
     StageEntry,
 )
 from sdf.recipe.files import builtin_recipes, find, load, place_of
-from sdf.recipe.values import ANY_GENRE, Backend, is_secret, shares, size
+from sdf.recipe.values import ANY_GENRE, Backend, is_secret, shares, size, wanted
 
 __all__ = [
     "ANY_GENRE",
@@ -36,4 +36,5 @@ __all__ = [
     "place_of",
     "shares",
     "size",
+    "wanted",
 ]

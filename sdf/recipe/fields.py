@@ -6,12 +6,13 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_serializer, field_validator
 
 from sdf import checks
 from sdf.errors import RecipeError
 from sdf.frontmatter import Fault, Location, Marked, near, validated
-from sdf.recipe.values import Backend, is_secret, positive, settings_of, size
+from sdf.manifest import ALL
+from sdf.recipe.values import Backend, is_secret, positive, settings_of, size, wanted
 from sdf.records import Seat
 
 Decides = Literal["text", "corpus", "run"]
@@ -103,10 +104,19 @@ class Recipe(BaseModel):
     max_cost: float | None = None
     prices: str | None = None
 
-    @field_validator("tokens", "shard_tokens", mode="before")
+    @field_validator("shard_tokens", mode="before")
     @classmethod
     def _size(cls, value: str | float) -> int:
         return size(value)
+
+    @field_validator("tokens", mode="before")
+    @classmethod
+    def _target(cls, value: str | float) -> int:
+        return wanted(value)
+
+    @field_serializer("tokens", when_used="json")
+    def _said(self, tokens: int) -> int | str:
+        return "all" if tokens == ALL else tokens
 
     @field_validator("mix")
     @classmethod

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple, get_args
 
 from sdf.errors import RecipeError
+from sdf.manifest import ALL
 from sdf.records import Seat
 
 SUFFIXES = {"k": 1_000, "M": 1_000_000, "B": 1_000_000_000}
@@ -57,6 +58,16 @@ def shares(value: str, base: Mapping[str, float]) -> dict[str, float]:
         if not equals:
             raise RecipeError(f"--mix {entry!r}: no share given; write {name}=2")
     return mix
+
+
+def wanted(value: str | float) -> int:
+    """A size, or ALL for "all"."""
+    if str(value).strip() == "all":
+        return ALL
+    try:
+        return size(value)
+    except ValueError as error:
+        raise ValueError(f"{error}; or `all`, where every genre of the mix ends by itself") from None
 
 
 def positive(mix: dict[str, float]) -> dict[str, float]:

@@ -18,7 +18,7 @@ from sdf.errors import DamagedError
 from sdf.grants import Cost
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_ledger
-from sdf.manifest import Manifest, Shard
+from sdf.manifest import ALL, Manifest, Shard
 from sdf.parquet import open_parquet
 from sdf.records import Usage
 from sdf.report.trace import StepTrace, Trace, trace_of
@@ -47,7 +47,8 @@ COLUMNS = ["id", "genre", "principle", "axes", "n_tokens"]
 
 @dataclass(frozen=True, slots=True)
 class GenreStatus:
-    """One genre's part: committed tokens and documents against the tokens it is to hold; briefs that are settled."""
+    """One genre's part: committed tokens and documents against the tokens it is to hold (ALL, where all is made that
+    there is); briefs that are settled."""
 
     key: str
     share: float
@@ -151,7 +152,7 @@ def _genre_status(job: Job, manifest: Manifest | None, settled: Mapping[str, int
     return GenreStatus(
         key,
         share,
-        round(job.recipe.tokens * share),
+        ALL if job.recipe.tokens == ALL else round(job.recipe.tokens * share),
         counted.n_tokens if counted else 0,
         counted.n_documents if counted else 0,
         settled.get(key, 0),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from sdf.forecast import Forecast, Interval, costs_of, forecast
 from sdf.job import Job
 from sdf.ledger import read_ledger
-from sdf.manifest import Manifest
+from sdf.manifest import ALL, Manifest
 from sdf.report.text import Row, table
 from sdf.storage import RunDir
 
@@ -84,7 +84,7 @@ def forecast_text(report: ForecastReport) -> str:
         rows.append((each.key, str(each.n_sampled), accepted, lengths, briefs, written, dollars(each.cost_usd)))
     rows.append(("all", "", "", "", number(found.n_briefs), number(found.n_output), dollars(found.cost_usd)))
     head = (
-        f"forecast for {found.target_tokens:,} tokens, from the first {report.n_per_genre} documents of each genre "
+        f"forecast for {_wanted(found)}, from the first {report.n_per_genre} documents of each genre "
         f"({report.n_requests:,} requests; intervals hold 90 %)"
     )
     return "\n".join([head, "", table(rows), "", *_roads(report)])
@@ -121,10 +121,14 @@ def dollars(found: Interval | None) -> str:
     return "cost unknown" if found is None else f"${found.mean:,.2f} ({found.low:,.2f} to {found.high:,.2f})"
 
 
+def _wanted(found: Forecast) -> str:
+    return "all there is" if found.target_tokens == ALL else f"{found.target_tokens:,} tokens"
+
+
 def comparison(foretold: Forecast, manifest: Manifest, spent_usd: float | None) -> str:
     """How a finished corpus compares with what was forecast for it."""
     if foretold.target_tokens != manifest.target_tokens or foretold.n_briefs is None:
-        return f"forecast: made for {foretold.target_tokens:,} tokens, so there is nothing to compare with"
+        return f"forecast: made for {_wanted(foretold)}, so there is nothing to compare with"
     n_briefs = manifest.n_documents + sum(manifest.rejected.values())
     cost = "" if spent_usd is None else f"; {dollars(foretold.cost_usd)} forecast, ${spent_usd:,.2f} spent"
     return f"briefs: {number(foretold.n_briefs)} forecast, {n_briefs:,} taken{cost}"

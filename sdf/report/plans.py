@@ -16,6 +16,7 @@ from sdf import tokens
 from sdf.genres import Axis, Genre
 from sdf.genres.templates import Template
 from sdf.job import Job
+from sdf.manifest import ALL
 from sdf.plan import Plan, expected_tokens, n_rounds
 from sdf.prompts import Composer
 from sdf.records import Prefix, Role
@@ -75,7 +76,8 @@ class StepPlan:
 class PlanReport:
     """What a job would make. `models` names who answers for each role that its genres use.
 
-    `stages` holds the plan of each stage, and is empty without stages.
+    `stages` holds the plan of each stage, and is empty without stages. With `is_all` the target is all there is, and
+    `n_tokens` an estimate.
 
     `steps` is empty unless something is left out or reused; their counts are exact when `is_exact`.
     """
@@ -94,6 +96,7 @@ class PlanReport:
     steps: tuple[StepPlan, ...] = ()
     is_reusing: bool = False
     is_exact: bool = True
+    is_all: bool = False
     stages: tuple[PlanReport, ...] = ()
 
 
@@ -115,7 +118,8 @@ def plan_report(job: Job, expected: Mapping[str, int] = NOTHING) -> PlanReport:
         provider=recipe.provider,
         models={role: recipe.model_of(role) for role in _roles(job)},
         tokenizer=tokenizer.name,
-        n_tokens=recipe.tokens,
+        n_tokens=recipe.tokens if recipe.tokens != ALL else sum(each.n_tokens for each in genres),
+        is_all=recipe.tokens == ALL,
         n_documents=sum(each.n_documents for each in genres),
         n_requests=sum(each.n_requests for each in genres),
         genres=genres,
@@ -128,7 +132,11 @@ def _roles(job: Job) -> list[Role]:
 
 def _genre_plan(job: Job, plan: Plan, heads: _Heads, genre: Genre, share: float) -> GenrePlan:
     n_rows = plan.n_briefs(genre.key)
-    wanted = job.recipe.tokens * share
+    if job.recipe.tokens == ALL:
+        assert n_rows is not None
+        wanted = n_rows * expected_tokens(genre)
+    else:
+        wanted = job.recipe.tokens * share
     n_documents = math.ceil(wanted / expected_tokens(genre))
     if n_rows is not None:
         n_documents = min(n_documents, n_rows)

@@ -69,8 +69,7 @@ class Rate:
 
     def seconds_left(self, progress: Progress) -> float | None:
         """None while nothing moves."""
-        left = progress.target_tokens - progress.n_tokens
-        return max(0, left) / self.per_second if self.per_second > 0 else None
+        return max(0, _left(progress)) / self.per_second if self.per_second > 0 else None
 
 
 class Lines:
@@ -146,7 +145,7 @@ class Panel:
 def line(progress: Progress, rate: Rate) -> str:
     """One line of progress, without the genres: their shares are those of the total to within a document."""
     parts = [
-        f"{progress.n_tokens:,} of {progress.target_tokens:,} tokens ({_percent(progress)})",
+        _of_target(progress),
         f"{rate.per_second:,.0f} tokens/s",
         f"{progress.n_settled:,} settled",
     ]
@@ -158,7 +157,7 @@ def line(progress: Progress, rate: Rate) -> str:
         parts.append(f"rejected {reasons(progress)}")
     if progress.under_way:
         parts.append(waiting(progress.under_way))
-    elif progress.n_tokens < progress.target_tokens:
+    elif _left(progress) > 0:
         parts.append(_ends(progress, rate))
     return plain_line(" · ".join(parts))
 
@@ -170,11 +169,15 @@ def panel(progress: Progress, rate: Rate) -> Table:
 
     grid = Table.grid(padding=(0, 2))
     for genre, (n_tokens, n_documents, target) in progress.genres.items():
-        bar = ProgressBar(total=max(1.0, target), completed=min(n_tokens, target), width=28)
-        counts = f"{n_tokens:>12,} of {target:,.0f} tokens"
+        done, of = progress.briefs.get(genre, (n_tokens, target))
+        bar = ProgressBar(total=max(1.0, of), completed=min(done, of), width=28)
+        counts = f"{done:>12,} of {of:,.0f} {'briefs' if progress.briefs else 'tokens'}"
         grid.add_row(Text(plain_line(genre)), bar, Text(counts), Text(f"{n_documents:,} documents"))
     grid.add_row(
-        Text("all"), Text(f"{rate.per_second:,.0f} tokens/s"), Text(_of_target(progress)), Text(_ends(progress, rate))
+        Text("all"),
+        Text(f"{rate.per_second:,.0f} tokens/s"),
+        Text(f"{' ' * 5}{_of_target(progress)}"),
+        Text(_ends(progress, rate)),
     )
     if progress.cost is not None and progress.cost.is_worth_saying:
         grid.add_row(Text("cost"), Text(cost_line(progress.cost)))
@@ -224,12 +227,25 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
-def _percent(progress: Progress) -> str:
-    return f"{progress.n_tokens / max(1, progress.target_tokens):.1%}"
+def _briefs(progress: Progress) -> tuple[int, int]:
+    """Folded, and all there are."""
+    return sum(done for done, _ in progress.briefs.values()), sum(of for _, of in progress.briefs.values())
+
+
+def _left(progress: Progress) -> float:
+    """Tokens still to come; where all is made that there is, at what a brief has brought so far."""
+    if not progress.briefs:
+        return progress.target_tokens - progress.n_tokens
+    done, of = _briefs(progress)
+    return (of - done) * max(1, progress.n_tokens) / max(1, done)
 
 
 def _of_target(progress: Progress) -> str:
-    return f"{progress.n_tokens:>12,} of {progress.target_tokens:,} tokens ({_percent(progress)})"
+    if not progress.briefs:
+        share = progress.n_tokens / max(1, progress.target_tokens)
+        return f"{progress.n_tokens:,} of {progress.target_tokens:,} tokens ({share:.1%})"
+    done, of = _briefs(progress)
+    return f"{progress.n_tokens:,} tokens, {done:,} of {of:,} briefs ({done / max(1, of):.1%})"
 
 
 def _ends(progress: Progress, rate: Rate) -> str:

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sdf.genres import Genre, Step
+from sdf.manifest import ALL
 from sdf.records import Answer, Usage
-from sdf.report.corpus import Count, Inspection, Status
+from sdf.report.corpus import Count, GenreStatus, Inspection, Status
 from sdf.report.costs import cache_line, cost_line, dollars
 from sdf.report.plans import AxisPlan, PlanReport, axes_of
 from sdf.report.terminal import plain, plain_line
@@ -76,7 +77,8 @@ def plan_text(report: PlanReport) -> str:
 
 def _expected(report: PlanReport) -> list[Row]:
     counts = f"{report.n_documents:,} documents, {report.n_requests:,} requests, before rejections"
-    return [("target", f"{report.n_tokens:,} tokens"), ("expected", counts)]
+    target = f"all there is, about {report.n_tokens:,} tokens" if report.is_all else f"{report.n_tokens:,} tokens"
+    return [("target", target), ("expected", counts)]
 
 
 def _steps_table(report: PlanReport) -> str:
@@ -106,12 +108,11 @@ def status_text(status: Status) -> str:
         held = f"{status.n_tokens:,} of {status.target_tokens:,} tokens ({percent(share)}) of the stages begun"
         rows: list[Row] = [("directory", status.directory), ("stages", status.recipe), ("state", status.state)]
         return "\n\n".join([table([*rows, ("committed", held)]), *map(status_text, status.stages)])
-    share = status.n_tokens / max(1, status.target_tokens)
     facts: list[Row] = [
         ("directory", status.directory),
         ("recipe", status.recipe),
         ("state", f"{status.state}, {'held by ' + status.holder if status.holder else 'no run is writing it'}"),
-        ("committed", f"{status.n_tokens:,} of {status.target_tokens:,} tokens ({percent(share)})"),
+        ("committed", _committed(status)),
         ("documents", f"{status.n_documents:,}, and {status.uncommitted:,} briefs settled beyond them"),
         ("rejected", _counts_text(status.rejected)),
         ("epoch", status.epoch),
@@ -127,10 +128,21 @@ def status_text(status: Status) -> str:
     facts += [("damaged", f"{path}; `sdf run` makes what it held again") for path in status.damaged]
     genres: list[Row] = [("genre", "share", "tokens", "target", "documents", "settled")]
     genres += [
-        (each.key, percent(each.share), each.n_tokens, each.target_tokens, each.n_documents, each.n_settled)
+        (each.key, percent(each.share), each.n_tokens, _wanted(each), each.n_documents, each.n_settled)
         for each in status.genres
     ]
     return f"{table(facts)}\n\n{table(genres)}"
+
+
+def _committed(status: Status) -> str:
+    if status.target_tokens == ALL:
+        return f"{status.n_tokens:,} tokens of all there is"
+    share = status.n_tokens / max(1, status.target_tokens)
+    return f"{status.n_tokens:,} of {status.target_tokens:,} tokens ({percent(share)})"
+
+
+def _wanted(genre: GenreStatus) -> str | int:
+    return "all" if genre.target_tokens == ALL else genre.target_tokens
 
 
 def _counts_text(counts: Mapping[str, int]) -> str:

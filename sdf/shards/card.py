@@ -101,7 +101,7 @@ def _feature(field: Any) -> dict[str, Any]:
 
 
 def _title(manifest: Manifest, facts: Facts) -> str:
-    state = "complete" if manifest.state == "complete" else f"still growing, to {manifest.target_tokens:,} tokens"
+    state = "complete" if manifest.state == "complete" else f"still growing, to {manifest.wanted}"
     lines = [
         f"# {_text(facts.name)}",
         "",

@@ -241,8 +241,8 @@ class Corpus:
         found = self.manifest(int(name.removesuffix(".json")))
         if found.state != "complete":
             raise StreamError(
-                f"{self._place}: still growing (manifest {found.number} has {found.n_tokens:,} of "
-                f"{found.target_tokens:,} tokens). Finish the run; or train on what is there with version="
+                f"{self._place}: still growing (manifest {found.number} has {found.n_tokens:,} tokens of "
+                f"{found.wanted}). Finish the run; or train on what is there with version="
                 f"{found.number}; or train while it grows with follow=Follow(timeout=...)"
             )
         return found.number

@@ -16,7 +16,9 @@ from sdf.directory import job_of
 from sdf.errors import RecipeError, SourceError
 from sdf.ledger import read_ledger
 from sdf.plan import Plan, steps_of
+from sdf.report.text import status_text
 from sdf.storage import RunDir
+from sdf.story import Progress
 
 PROMPTS = [{"prompt": f"  Why is row {number} blue?\n", "meta": [{"name": f"tool_{number}"}]} for number in range(12)]
 
@@ -86,6 +88,38 @@ def test_a_finite_genre_fills_every_cell_and_ends(tmp_path: Path) -> None:
     assert set(Counter(row["principle"] for row in found).values()) == {10}
     for row in found:
         assert json.loads(row["item"])["of"] == f"{row['principle']} by Ostermead"
+
+
+def test_all_there_is_can_be_asked_for_where_genres_end(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path, {"bank": BANK}, tokens="all"), tmp_path / "out"
+    told: list[Progress] = []
+    outcome = make(source, out, tokens="200", on_progress=told.append)
+    assert outcome.finished and outcome.manifest is not None and outcome.manifest.n_documents < 30
+    assert not told[-1].briefs
+    outcome = make(source, out, on_progress=told.append)
+    assert outcome.finished and outcome.unmet == {} and outcome.manifest is not None
+    assert (outcome.manifest.state, outcome.manifest.wanted, len(rows_of(out))) == ("complete", "all there is", 30)
+    assert told[-1].briefs == {"bank": (30, 30)}
+    assert make(source, out).n_requests == 0 and api.verify(out, replay=True).problems == ()
+    assert "tokens of all there is" in status_text(api.status(out))
+    arm = api.assemble(out, tmp_path / "arm", tokens="all")
+    assert arm.finished and arm.unmet == {}
+
+
+def test_all_of_rows_of_which_none_is_accepted_falls_short(tmp_path: Path) -> None:
+    text = BANK.replace("cell_size: 10", "cell_size: 2")
+    settings = {"unparsable": "1"}
+    outcome = make(recipe(tmp_path, {"bank": text}, tokens="all"), tmp_path / "out", provider_settings=settings)
+    assert outcome.unmet == {"bank": "none of its 6 briefs was accepted"}
+
+
+def test_all_is_refused_where_a_genre_never_ends(tmp_path: Path) -> None:
+    source = recipe(tmp_path, {"bank": BANK, "frame": FRAME}, tokens="all")
+    with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: tokens: all, but genre 'frame' never ends"):
+        api.plan(source)
+    make(source, tmp_path / "out", tokens="1k")
+    with pytest.raises(RecipeError, match="genre 'frame' never ends"):
+        api.assemble(tmp_path / "out", tmp_path / "arm", tokens="all")
 
 
 def test_a_larger_cell_keeps_the_places_of_the_smaller(tmp_path: Path) -> None:

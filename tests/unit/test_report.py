@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from sdf import api
 from sdf.directory import job_of
 from sdf.errors import StorageError
 from sdf.report.corpus import inspection_of, status_of, trace_of
 from sdf.report.plans import plan_report
-from sdf.report.progress import Lines, Panel, Rate, duration, line, reporter
+from sdf.report.progress import Lines, Panel, Rate, duration, line, panel, reporter
 from sdf.report.terminal import plain
 from sdf.report.text import inspection_text, json_of, plan_text, status_text, trace_text
 from sdf.shards import read_manifest, read_shard
@@ -203,6 +205,19 @@ def test_lines_come_at_intervals_and_at_the_end() -> None:
     assert [text.split(" of ")[0] for text in printed] == ["0", "100", "200", "250"]
     assert "10 tokens/s" in printed[-1]
     assert "about 1 min left" in printed[-1]
+
+
+def test_all_there_is_is_measured_in_briefs() -> None:
+    rate = Rate()
+    rate.add(0.0, 0)
+    rate.add(10.0, 500)
+    halfway = replace(progress(500), target_tokens=2**62, briefs={"note": (5, 20)})
+    assert line(halfway, rate).startswith("500 tokens, 5 of 20 briefs (25.0%)")
+    assert rate.seconds_left(halfway) == 30.0
+    stream = io.StringIO()
+    console = Console(file=stream, width=200)
+    console.print(panel(replace(halfway, genres={"note": (500, 5, 2.0**62)}), rate))
+    assert "5 of 20 briefs" in stream.getvalue() and "4,6" not in stream.getvalue()
 
 
 def test_a_resumed_run_does_not_count_what_it_found() -> None:
