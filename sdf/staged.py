@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from sdf import shards
-from sdf.directory import job_of
+from sdf.directory import STAGES, job_of
 from sdf.errors import RecipeError, StorageError, UsageError
 from sdf.frontmatter import near
 from sdf.grants import together
@@ -26,7 +26,7 @@ from sdf.report.corpus import Count, Inspection, Status
 from sdf.report.plans import PlanReport, plan_report
 from sdf.reuse import bill
 from sdf.shards.file import COLUMNS
-from sdf.stages import LIST, Kept, Stage, keep, kept, resolved, split
+from sdf.stages import Kept, Stage, keep, kept, resolved, split
 from sdf.storage import RunDir
 from sdf.story import Outcome
 
@@ -76,7 +76,7 @@ def plan_stages(name: str, stages: Sequence[Stage], ledgers: Sequence[tuple[RunD
         constitution=first.constitution,
         constitution_hash=first.constitution_hash,
         n_principles=first.n_principles,
-        provider=first.provider,
+        providers={seat: provider for report in every for seat, provider in report.providers.items()},
         models={role: model for report in every for role, model in report.models.items()},
         tokenizer=first.tokenizer,
         n_tokens=sum(each.n_tokens for each in every),
@@ -228,7 +228,7 @@ def refold_stages(
         if match is not None and arm is None:
             raise StorageError(f"{match.root}: has no stage {stage.name!r} to match")
         outcomes[stage.name] = refold(stage.run_dir, inside, own, _excluded(exclude, job), arm)
-    target.write(LIST, source.read(LIST))
+    target.write(STAGES, source.read(STAGES))
     return _combined(outcomes, len(stages))
 
 

@@ -19,7 +19,7 @@ from sdf.job import Job
 from sdf.manifest import ALL
 from sdf.plan import Plan, expected_tokens, n_rounds
 from sdf.prompts import Composer
-from sdf.records import Prefix, Role
+from sdf.records import Prefix, Seat
 
 NOTHING: Mapping[str, int] = {}
 
@@ -74,7 +74,7 @@ class StepPlan:
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """What a job would make. `models` names who answers for each role that its genres use.
+    """What a job would make. `models` and `providers` name who answers for each seat that its genres use.
 
     `stages` holds the plan of each stage, and is empty without stages. With `is_all` the target is all there is, and
     `n_tokens` an estimate.
@@ -86,8 +86,8 @@ class PlanReport:
     constitution: str
     constitution_hash: str
     n_principles: int
-    provider: str
-    models: Mapping[Role, str]
+    providers: Mapping[Seat, str]
+    models: Mapping[Seat, str]
     tokenizer: str
     n_tokens: int
     n_documents: int
@@ -115,8 +115,8 @@ def plan_report(job: Job, expected: Mapping[str, int] = NOTHING) -> PlanReport:
         constitution=job.constitution.source,
         constitution_hash=job.constitution.hash,
         n_principles=len(job.constitution.principles),
-        provider=recipe.provider,
-        models={role: recipe.model_of(role) for role in _roles(job)},
+        providers={seat: recipe.backend_of(seat).provider for seat in job.seats},
+        models={seat: recipe.model_of(seat) for seat in job.seats},
         tokenizer=tokenizer.name,
         n_tokens=recipe.tokens if recipe.tokens != ALL else sum(each.n_tokens for each in genres),
         is_all=recipe.tokens == ALL,
@@ -124,10 +124,6 @@ def plan_report(job: Job, expected: Mapping[str, int] = NOTHING) -> PlanReport:
         n_requests=sum(each.n_requests for each in genres),
         genres=genres,
     )
-
-
-def _roles(job: Job) -> list[Role]:
-    return list(dict.fromkeys(step.role for genre in job.genres for step in genre.steps))
 
 
 def _genre_plan(job: Job, plan: Plan, heads: _Heads, genre: Genre, share: float) -> GenrePlan:

@@ -20,6 +20,9 @@ Row = Sequence[object]
 # Principles that `inspect` prints; --json has all.
 N_PRINCIPLES = 12
 
+# Genres up to which a plan prints their axes; --json has all.
+N_GENRES = 4
+
 
 def table(rows: Iterable[Row]) -> str:
     """Columns two spaces apart; numbers to the right, with thousands separated."""
@@ -51,7 +54,6 @@ def plan_text(report: PlanReport) -> str:
     if report.stages:
         head = table([("recipe", report.recipe), ("stages", len(report.stages)), *_expected(report)])
         return "\n\n".join([head, *(plan_text(stage) for stage in report.stages)])
-    models = ", ".join(f"{role} {model}" for role, model in report.models.items())
     head = table(
         [
             ("recipe", report.recipe),
@@ -59,7 +61,7 @@ def plan_text(report: PlanReport) -> str:
                 "constitution",
                 f"{report.constitution} ({report.n_principles} principles, {report.constitution_hash[:12]})",
             ),
-            ("models", f"{models} ({report.provider})"),
+            ("models", _models_text(report)),
             ("tokenizer", report.tokenizer),
             *_expected(report),
         ]
@@ -70,9 +72,21 @@ def plan_text(report: PlanReport) -> str:
         sequence = "endless" if each.n_rows is None else f"{each.n_rows:,} briefs at most"
         counts = (each.n_tokens, each.n_documents, each.n_requests, words, f"{each.prefix_tokens:,} tokens", sequence)
         genres.append((each.key, each.kind, percent(each.share), *counts))
-    axes = [f"  {each.key}.{axis.name}: {_shares_text(axis)}" for each in report.genres for axis in each.axes]
+    if len(report.genres) > N_GENRES:
+        axes = ["`sdf genres show NAME` lists the axes of a genre"]
+    else:
+        axes = ["axes, with the exact share of each value"]
+        axes += [f"  {each.key}.{axis.name}: {_shares_text(axis)}" for each in report.genres for axis in each.axes]
     steps = [_steps_table(report), ""] if report.steps else []
-    return "\n".join([head, "", table(genres), "", *steps, "axes, with the exact share of each value", *axes])
+    return "\n".join([head, "", table(genres), "", *steps, *axes])
+
+
+def _models_text(report: PlanReport) -> str:
+    """Each seat with its model; with its provider too, where they have several."""
+    if len(set(report.providers.values())) == 1:
+        models = ", ".join(f"{seat} {model}" for seat, model in report.models.items())
+        return f"{models} ({report.providers[next(iter(report.providers))]})"
+    return ", ".join(f"{seat} {model} ({report.providers[seat]})" for seat, model in report.models.items())
 
 
 def _expected(report: PlanReport) -> list[Row]:

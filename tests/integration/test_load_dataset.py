@@ -100,6 +100,7 @@ print("equal")
     assert loaded(script, corpus, tmp_path).strip() == "equal"
 
 
+@pytest.mark.slow
 def test_shuffled_shards_are_enough_for_many_workers(tmp_path: Path) -> None:
     """`datasets` deals whole shards: a shuffle must leave as many as there are files, and each rank its own."""
     run_dir = RunDir(tmp_path / "run")
