@@ -416,10 +416,14 @@ def assemble(
     from sdf import api
 
     outcome = api.assemble(directory, out, exclude=exclude or [], match=match, **overrides)
-    if match is not None:
-        # What matches another corpus has no quota of its own.
+    if match is not None or (exclude and "tokens" not in overrides):
+        # What matches another corpus, or is cut from one, has no quota of its own.
         outcome = replace(outcome, finished=True, unmet={})
-    return _outcome(out, outcome, None)
+    result = _outcome(out, outcome, None)
+    if outcome.finished:
+        return result
+    short = "the ledger ends before the target: `sdf run` takes it further, --tokens asks for less"
+    return replace(result, text=f"{result.text}\n{short}")
 
 
 def _forecast(recipe: str, n: int, out: str | None, tokens_per_second: float | None, overrides: Overrides) -> Result:

@@ -10,6 +10,9 @@ from sdf.job import Job, job_of_snapshot
 from sdf.recipe import Decides
 from sdf.storage import RunDir
 
+# Lists the corpora of a directory that was made in stages.
+STAGES = "stages.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -26,10 +29,20 @@ def job_of(run_dir: RunDir) -> Job:
     try:
         data = run_dir.read(RunDir.recipe)
     except Missing:
+        check_one(run_dir)
         raise StorageError(
             f"{run_dir.root}: no corpus here (no {RunDir.recipe}); `sdf run RECIPE --out` makes one"
         ) from None
     return job_of_snapshot(data, f"{run_dir.root}/{RunDir.recipe}")
+
+
+def check_one(run_dir: RunDir) -> None:
+    """StorageError where there are several corpora, and one is wanted."""
+    if run_dir.exists(STAGES):
+        raise StorageError(
+            f"{run_dir.root}: was made in stages, each a corpus of its own; give the directory of one, as {STAGES} "
+            "lists them"
+        )
 
 
 def differences(before: Job, now: Job) -> list[Difference]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from sdf import genres as genre_files
+from sdf.directory import STAGES
 from sdf.errors import DamagedError, Missing, RecipeChanged, RecipeError
 from sdf.frontmatter import near
 from sdf.genres import Genre
@@ -27,7 +28,6 @@ from sdf.recipe import ANY_GENRE, Recipe, StageEntry
 from sdf.shards.file import COLUMNS
 from sdf.storage import RunDir
 
-LIST = "stages.json"
 FORMAT = 1
 
 # Of a recipe's name, so that the stage's fits beside it.
@@ -100,8 +100,8 @@ def keep(out: RunDir, stages: Sequence[Stage]) -> None:
         for each in stages
     ]
     data = (json.dumps({"format": FORMAT, "stages": listed}, indent=1) + "\n").encode()
-    if not out.exists(LIST) or out.read(LIST) != data:
-        out.write(LIST, data)
+    if not out.exists(STAGES) or out.read(STAGES) != data:
+        out.write(STAGES, data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,18 +115,20 @@ class Kept:
 def kept(out: RunDir) -> tuple[Kept, ...]:
     """The stages of a directory, in order; () when it was not made in stages. DamagedError for a torn list."""
     try:
-        data = out.read(LIST)
+        data = out.read(STAGES)
     except Missing:
         return ()
     try:
         listed = json.loads(data)["stages"]
         names = [(str(each["name"]), str(each["directory"])) for each in listed]
     except (ValueError, KeyError, TypeError) as error:
-        raise DamagedError(f"{out.root}/{LIST}: not a list of stages ({error!r}); run the same command again") from None
+        raise DamagedError(
+            f"{out.root}/{STAGES}: not a list of stages ({error!r}); run the same command again"
+        ) from None
     for name, directory in names:
         if directory.partition("-")[2] != name or not directory.partition("-")[0].isdecimal() or "/" in directory:
             raise DamagedError(
-                f"{out.root}/{LIST}: {directory!r} is no directory of a stage; run the same command again"
+                f"{out.root}/{STAGES}: {directory!r} is no directory of a stage; run the same command again"
             )
     return tuple(Kept(name, RunDir(f"{out.root}/{directory}")) for name, directory in names)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sdf import __version__
+from sdf.directory import check_one
 from sdf.errors import DamagedError, StorageError, UsageError
 from sdf.export.rows import JsonlWriter, MdsWriter, check_mds
 from sdf.export.target import aside, files_of, is_taken
@@ -165,6 +166,7 @@ def _check(wanted: Wanted) -> None:
 def _committed(run_dir: RunDir) -> Manifest:
     manifest = read_manifest(run_dir)
     if manifest is None or not manifest.shards:
+        check_one(run_dir)
         raise StorageError(
             f"{run_dir.root}: no corpus here, or nothing of it is committed yet; `sdf status` says where one stands"
         )

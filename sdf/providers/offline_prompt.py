@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 
 from sdf.providers.offline_grammar import grammar
-from sdf.providers.offline_writer import Writer
+from sdf.providers.offline_writer import Writer, folded
 from sdf.records import Prefix, Request, digest
 
 # In texts on other topics than the grammar knows, words with these endings mostly fit where it says "theme".
 _ENDINGS = ("esty", "ity", "ness", "ency", "ancy", "ship", "ence", "ance", "mony", "acy")
 _WORD = re.compile(r"[a-z]{4,}")
 _NAME = re.compile(r"(?<=[a-z,:;] )[A-Z][a-z]{2,}(?: [A-Z][a-z]{2,}(?:-[A-Z][a-z]+)?)+\b")
+# A list of what is not to be written, as the built-in preamble gives it.
+_BANS = re.compile(r"\bis\s+wanted: ([^\n]+)")
 N_THEMES = 4
 # The head of a body says what is asked; a draft pasted after it would only take time to read.
 BODY_WINDOW, PREFIX_WINDOW = 2000, 20_000
@@ -59,9 +61,16 @@ def names_of(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_NAME.findall(text)))
 
 
+@lru_cache(maxsize=4096)
+def bans_of(prefix: Prefix) -> tuple[bytes, ...]:
+    """Phrases that the prefix asks to leave out, folded."""
+    found = _BANS.search(prefix.text)
+    return () if found is None else tuple(folded(each) for each in found[1].split("; "))
+
+
 def writer_for(request: Request, salt: bytes = b"") -> Writer:
     """A writer on the prompt's themes and people, seeded by the request's draw, prefix and body, and `salt`."""
     contents = [message.content for message in request.messages]
     seed = digest(str(request.draw), request.prefix.hash, *contents, request.prompt or "", salt)
     body = (request.prompt or (contents[-1] if contents else ""))[:BODY_WINDOW]
-    return Writer(seed.encode(), themes_of(body, request.prefix), names_of(body))
+    return Writer(seed.encode(), themes_of(body, request.prefix), names_of(body), bans_of(request.prefix))

@@ -26,7 +26,8 @@ _PLANS: Mapping[str, tuple[str, str]] = {
 def text(writer: Writer, request: Request) -> str:
     wants = request.wants
     plan, end = _PLANS.get(wants.tag or "", (None, "close"))
-    n_words = wants.n_words or N_WORDS
+    # Of a document asked for with a short answer beside it, such as its question, the length is the document's.
+    n_words = min(wants.n_words or N_WORDS, max(1, request.sampling.max_tokens // 2))
     title = plan is None and request.prompt is None and n_words >= TITLE_WORDS and writer.byte() < 64
     return _tagged(wants, writer.prose(n_words, plan=plan, end=end, title=title))
 
@@ -37,11 +38,11 @@ def items(writer: Writer, request: Request) -> str:
 
 
 def score(writer: Writer, request: Request) -> str:
-    """Three in four in the upper third of the range; before a tagged score stands a sentence of reasons, and where
-    one is asked for a quotation of what is judged."""
+    """All but one in 32 in the upper third of the range, which the built-in genres keep; before a tagged score stands
+    a sentence of reasons, and where one is asked for a quotation of what is judged."""
     wants = request.wants
     n_scores = wants.highest - wants.lowest + 1
-    n_high = max(1, n_scores // 3) if writer.byte() < 192 else n_scores
+    n_high = max(1, n_scores // 3) if writer.byte() < 248 else n_scores
     verdict = str(wants.highest - writer.byte() % n_high)
     if wants.tag is None:
         return verdict

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import getitem, length_hint
 
 from sdf.providers.offline_grammar import Domain, Named, Pool, grammar
+from sdf.words import encoded_words
 
 # Random bytes drawn at once; no sentence uses more than MIN_BYTES.
 BLOCK_BYTES, MIN_BYTES = 1024, 64
@@ -24,16 +25,22 @@ N_TRIES, N_SHORT_TRIES, NEEDS_FITTING = 3, 20, 200
 SHORT_WORDS, ITEM_WORDS = 9, range(8, 26)
 # Attempts at a new sentence; the smallest beat has thousands.
 N_ATTEMPTS = 100
+# Of these, those for a sentence without a banned phrase. Where none can do without it, it is written all the same.
+N_CAREFUL = 80
 
 
 class Writer:
-    """Writes from `seed`: about `themes`, with the people of `names` first where the cast has a part for them."""
+    """Writes from `seed`: about `themes`, with the people of `names` first where the cast has a part for them, and
+    without a sentence that makes one of `bans` (folded phrases)."""
 
-    def __init__(self, seed: bytes, themes: Sequence[str] = (), names: Sequence[str] = ()) -> None:
+    def __init__(
+        self, seed: bytes, themes: Sequence[str] = (), names: Sequence[str] = (), bans: Sequence[bytes] = ()
+    ) -> None:
         self._grammar = grammar()
         self._seed, self._n_blocks = seed, 0
         self._bytes: Iterator[int] = iter(b"")
         self._seen: set[str] = set()
+        self._bans, self._last = bans, b""
         self._walks: dict[str, tuple[int, int]] = {}
         pool = self._grammar.pool
         self._themes = themes or [self.pick(pool("themes")) for _ in range(3)]
@@ -99,17 +106,26 @@ class Writer:
     def _new(self, beat: str, table: list[Pool]) -> str:
         templates, strides = self._grammar.beats[beat]
         at, stride = self._walks.get(beat) or (self.byte(), strides[self.byte() % len(strides)])
-        for _ in range(N_ATTEMPTS):
+        for attempt in range(N_ATTEMPTS):
             ready = self._ready()
             at = (at + stride) % len(templates)
             forms = templates[at]
             text, pools = forms[next(ready) % len(forms)]
             sentence = text % tuple(map(getitem, pools(table), ready))
-            if sentence not in self._seen:
+            if sentence not in self._seen and not (self._bans and attempt < N_CAREFUL and self._is_banned(sentence)):
                 self._seen.add(sentence)
                 self._walks[beat] = at, stride
                 return sentence
         raise RuntimeError(f"the grammar's beat {beat!r} has run out of sentences; add templates to grammar.txt")
+
+    def _is_banned(self, sentence: str) -> bool:
+        """By itself, or across the full stop behind the sentence that was found last."""
+        own = folded(sentence)
+        both = self._last + own[1:]
+        if any(phrase in both for phrase in self._bans):
+            return True
+        self._last = own
+        return False
 
     def _ready(self) -> Iterator[int]:
         """Random bytes, at least MIN_BYTES of them."""
@@ -162,6 +178,11 @@ class Writer:
 PRONOUNS = (("she", "her", "her"), ("he", "him", "his"))
 # Plans for prose nobody asked to be a question or an answer.
 STORIES = ("essay", "story", "report", "dispute", "sketch")
+
+
+def folded(text: str) -> bytes:
+    """The words alone, in lower case, a space on both sides."""
+    return b" " + b" ".join(encoded_words(text)) + b" "
 
 
 def _both(slot: str, named: Named) -> Mapping[str, Sequence[str]]:

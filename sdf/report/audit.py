@@ -37,7 +37,8 @@ def _row(finding: Finding) -> tuple[str, ...]:
 
 
 def _told(finding: Finding) -> str:
-    return f"{finding.verdict}: {finding.name} ({finding.config})\n  {finding.example}\n  {finding.reason}"
+    about = [each for each in (finding.example, finding.reason) if each]
+    return "\n  ".join([f"{finding.verdict}: {finding.name} ({finding.config})", *about])
 
 
 def _change(change: Change) -> tuple[str, ...]:

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 from runs import rows_of as sidecar_rows
 from support import documents
+from typer.testing import CliRunner
 
 from sdf import api, genres, recipe
+from sdf.cli import app
 from sdf.errors import RecipeError
 from sdf.genres import Genre
 
@@ -268,7 +270,13 @@ def test_beliefs_have_a_control_twin_on_the_same_occasion(make: Make, tmp_path: 
         assert traces[0].angle == traces[1].angle and belief["principle"] == control["principle"]
         drafts = [next(step for step in trace.steps if step.step == "draft").messages[0].content for trace in traces]
         assert "<fact>" in drafts[0] and "<fact>" not in drafts[1]
-    api.assemble(out, tmp_path / "arm", exclude=["axis.arm=control"])
+    cut = CliRunner().invoke(
+        app, ["assemble", str(out), "--out", str(tmp_path / "arm"), "--exclude", "axis.arm=control"]
+    )
+    assert cut.exit_code == 0, cut.output
+    short = ["assemble", str(out), "--out", str(tmp_path / "short"), "--exclude", "axis.arm=control", "--tokens", "1M"]
+    told = CliRunner().invoke(app, short)
+    assert told.exit_code == 3 and "the ledger ends before the target" in told.stdout
     # Alone, an arm needs more briefs to come to as many tokens.
     whole, arm = ([row["id"] for row in rows] for rows in (rows_of(out)[::2], rows_of(tmp_path / "arm")))
     assert arm[: len(whole)] == whole

@@ -310,3 +310,9 @@ def test_a_stage_in_the_making_is_not_read(tmp_path: Path) -> None:
     alone = recipe(tmp_path / "alone", {}, mix={"back": 1}, sources={"back": "stage:documents"})
     with pytest.raises(SourceError, match="stage:documents: this stage is not made yet"):
         api.run(alone, tmp_path / "other")
+
+
+def test_what_takes_one_corpus_names_the_stages_instead(made: tuple[str, Path]) -> None:
+    for command in (["audit"], ["export", "--to", "jsonl", "--out", "elsewhere"]):
+        found = CliRunner().invoke(app, [command[0], str(made[1]), *command[1:]])
+        assert found.exit_code == 1 and "made in stages" in found.stderr and "stages.json" in found.stderr

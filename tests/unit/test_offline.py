@@ -8,6 +8,8 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import jsonschema
@@ -17,7 +19,7 @@ from sdf.angles import Gate
 from sdf.answers import value
 from sdf.errors import RateLimited, RecipeError, Unavailable
 from sdf.providers import make
-from sdf.records import Answer, Message, Prefix, Request, Returns, Sampling, Wants
+from sdf.records import Answer, Message, Prefix, Request, Returns, Sampling, Wants, digest
 
 PREFIX = Prefix.of("You write documents for a library. They touch on humility and consent. " * 3)
 SHAPES: tuple[Returns, ...] = ("text", "list", "score", "messages", "json")
@@ -170,8 +172,37 @@ def test_stop_sequences_and_max_tokens_are_honoured() -> None:
     stopped = answer(request(1, sampling=Sampling(20_000, stop=(". ",))))
     assert ". " not in stopped.text
     assert stopped.finish_reason == "stop"
-    short = answer(request(1, sampling=Sampling(50)))
-    assert (len(short.text), short.finish_reason) == (200, "length")
+    short = answer(request(1, sampling=Sampling(3)))
+    assert (len(short.text), short.finish_reason) == (12, "length")
+
+
+def test_what_stands_beside_a_long_text_is_as_short_as_its_budget() -> None:
+    """A step asks for the question that a document of 3,000 words would answer, with room for a question."""
+    found = answer(request(1, n_words=3_000, sampling=Sampling(2_048)))
+    assert found.finish_reason == "stop" and 900 < len(found.text.split()) < 1_100
+
+
+def test_judges_keep_nearly_all_by_the_built_in_thresholds() -> None:
+    asked = [request(draw, "score", tag="score", lowest=1, highest=10) for draw in range(400)]
+    found = [value(each.wants, answer(each)) for each in asked]
+    n_low = sum(isinstance(each, int) and each < 7 for each in found)
+    assert 0 < n_low < 20
+
+
+def test_phrases_that_the_prefix_asks_to_leave_out_are_not_written() -> None:
+    def texts(prefix: str) -> str:
+        every = [answer(replace(request(draw), prefix=Prefix(prefix, digest(prefix)))).text for draw in range(60)]
+        return " ".join(re.sub(r"\W+", " ", each.lower()) for each in every)
+
+    plain = texts("Rules.")
+    words = plain.split()
+    common = Counter(" ".join(words[place : place + 3]) for place in range(len(words) - 2)).most_common(5)
+    worn = [phrase for phrase, _ in common]
+    spared = texts(f"Rules. The plainer word\nis wanted: {'; '.join(worn)}.\n")
+    assert min(map(plain.count, worn)) > 3
+    assert sum(map(spared.count, worn)) <= 3
+    # What no sentence can do without is written all the same.
+    assert " the " in texts("Rules. The plainer word is wanted: the; a.\n")
 
 
 # --- other shapes -----------------------------------------------------------------------------------------------
