@@ -29,6 +29,7 @@ class Batch:
     results: list[dict[str, Any]] | None = None
     n_looks: int = 0
     is_canceled: bool = False
+    is_ending: bool = False
     # Its results are kept no longer.
     is_archived: bool = False
 
@@ -115,7 +116,9 @@ class FakeBatches:
 
     async def go_on(self, batch: Batch) -> None:
         batch.n_looks += 1
-        if "foreign" not in batch.id and batch.results is None and (batch.n_looks >= self.lasts or batch.is_canceled):
+        is_due = batch.n_looks >= self.lasts or batch.is_canceled
+        if is_due and "foreign" not in batch.id and not batch.is_ending:
+            batch.is_ending = True
             batch.results = [await self.result(batch, each) for each in batch.requests][::-1]
 
     async def result(self, batch: Batch, item: dict[str, Any]) -> dict[str, Any]:

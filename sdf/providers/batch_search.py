@@ -28,8 +28,8 @@ class Search:
     ) -> None:
         self._api, self._log = api, log
         self._lost_reply, self._poll, self._max_wait, self._timeout = lost_reply, poll, max_wait, timeout
-        # Batches that have ended without a request of ours.
-        self._not_ours: set[str] = set()
+        # By record: batches that have ended and held none of its requests.
+        self._not_it: dict[str, set[str]] = {}
         self._looking: dict[str, asyncio.Task[str | None]] = {}
 
     async def find(self, sent: Sent) -> str | None:
@@ -51,7 +51,7 @@ class Search:
             elif await self._is_it(sent, state):
                 return state.id, []
             else:
-                self._not_ours.add(state.id)
+                self._not_it.setdefault(sent.name, set()).add(state.id)
         return None, going_on
 
     async def close(self) -> None:
@@ -82,7 +82,7 @@ class Search:
     async def _alike(self, sent: Sent) -> list[State]:
         """Batches that may be it, oldest first. `known` also notices when another worker finds it."""
         known = await asyncio.to_thread(self._log.known)
-        taken = {each.batch for each in known} | self._not_ours
+        taken = {each.batch for each in known} | self._not_it.get(sent.name, set())
         found: list[State] = []
         async for state in self._api.listed():
             if state.created_at is not None and state.created_at < sent.at - SKEW:
