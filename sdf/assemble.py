@@ -132,7 +132,9 @@ class Fold:
     def _shortfall(self, genre: str, tally: Tally) -> str | None:
         if self.terms.target_tokens != ALL or tally.gone != self._sequences[genre].end:
             return tally.gone
-        return f"none of its {tally.next:,} briefs was accepted" if tally.next and not tally.n_documents else None
+        if tally.n_documents:
+            return None
+        return f"none of its {tally.next:,} briefs was accepted" if tally.next else "it has no row to be made from"
 
     def offer(self, receipt: Receipt) -> None:
         """Idempotent: the first receipt of a brief counts, and what is folded stays folded."""

@@ -113,6 +113,11 @@ def test_all_of_rows_of_which_none_is_accepted_falls_short(tmp_path: Path) -> No
     assert outcome.unmet == {"bank": "none of its 6 briefs was accepted"}
 
 
+def test_all_of_no_rows_falls_short(tmp_path: Path) -> None:
+    source = recipe(tmp_path, {"tale": TALE}, [], tokens="all", sources={"*": "genres/rows.jsonl"}, allow=["honeypot"])
+    assert make(source, tmp_path / "out").unmet == {"tale": "it has no row to be made from"}
+
+
 def test_all_is_refused_where_a_genre_never_ends(tmp_path: Path) -> None:
     source = recipe(tmp_path, {"bank": BANK, "frame": FRAME}, tokens="all")
     with pytest.raises(RecipeError, match=r"recipe\.yaml:\d+: tokens: all, but genre 'frame' never ends"):
