@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,21 +18,33 @@ from sdf.stream.states import State
 # What cross-entropy passes over, in torch and in Hugging Face's models.
 IGNORED = -100
 
-# Streams (by the run of iteration they are in) whose batches came here from worker processes.
-_ARRIVED: set[str] = set()
+# More than loaders have under way, so that the state of the batch last handed out is among them.
+KEPT_STATES = 1024
 
 
-def has_arrived(run: str) -> bool:
-    """Whether batches of this run were made in another process than this one."""
-    return run in _ARRIVED
+@dataclass(slots=True)
+class Arrivals:
+    """Batches that came here from worker processes: the step of their iteration's first, and their states by step."""
+
+    first: int
+    states: OrderedDict[int, State]
+
+
+# By the run of iteration that a stream is in.
+_ARRIVED: dict[str, Arrivals] = {}
+
+
+def arrivals(run: str) -> Arrivals | None:
+    """None while no batch of this run was made in another process than this one."""
+    return _ARRIVED.get(run)
 
 
 class Batch(dict[str, Any]):
     """A dict of tensors; `state` is where the stream is after it, `step` its number from 0."""
 
-    def __init__(self, values: Mapping[str, Any], state: State | None = None, run: str = "") -> None:
+    def __init__(self, values: Mapping[str, Any], state: State | None = None, run: str = "", first: int = 0) -> None:
         super().__init__(values)
-        self.state, self.run = state, run
+        self.state, self.run, self.first = state, run, first
 
     @property
     def step(self) -> int:
@@ -49,13 +62,16 @@ class Batch(dict[str, Any]):
             yield micro | {"cu_seqlens": bounds[inside] - start * seq_len}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _arrived, (dict(self), self.state, self.run, os.getpid())
+        return _arrived, (dict(self), self.state, self.run, self.first, os.getpid())
 
 
-def _arrived(values: dict[str, Any], state: State | None, run: str, pid: int) -> Batch:
-    if pid != os.getpid():
-        _ARRIVED.add(run)
-    return Batch(values, state, run)
+def _arrived(values: dict[str, Any], state: State | None, run: str, first: int, pid: int) -> Batch:
+    if pid != os.getpid() and state is not None:
+        here = _ARRIVED.setdefault(run, Arrivals(first, OrderedDict()))
+        here.first, here.states[int(state["step"])] = first, state
+        while len(here.states) > KEPT_STATES:
+            here.states.popitem(last=False)
+    return Batch(values, state, run, first)
 
 
 @dataclass(frozen=True, slots=True)

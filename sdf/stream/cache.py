@@ -213,9 +213,12 @@ def _download(place: Place, shard: Shard, pin: int) -> None:
         with filesystem.open_input_stream(at) as stream:
             return _copied(stream, pin, shard.size_bytes)
 
-    found = place.steadily(shard.path, copy)
-    if found != (shard.size_bytes, shard.sha256):
+    try:
         found = place.steadily(shard.path, copy)
+        if found != (shard.size_bytes, shard.sha256):
+            found = place.steadily(shard.path, copy)
+    except Missing:
+        raise Missing(f"{place}/{shard.path}: this shard is missing; {_RESTORE}") from None
     _check(f"{place}/{shard.path}", shard, *found)
 
 

@@ -19,7 +19,7 @@ import numpy as np
 from sdf.errors import DamagedError, Missing, SdfError, StreamError, StreamStalled
 from sdf.manifest import CONFIGS, Manifest, newest
 from sdf.stream.cache import ShardCache
-from sdf.stream.choice import allowed_of, data_files, matches, names_files, without
+from sdf.stream.choice import allowed_of, data_files, holds_nothing, matches, names_files, without
 from sdf.stream.documents import Documents
 from sdf.stream.order import EpochOrder, Rows, Shuffle, Spot
 from sdf.stream.places import Place
@@ -96,8 +96,9 @@ class Corpus:
         if config not in CONFIGS:
             raise StreamError(f"{self._place}: no config {config!r}; known: {', '.join(CONFIGS)}")
         manifests = [] if names_files(self._place) else self._place.names(MANIFESTS)
-        self._is_corpus = bool(manifests)
         self.index = None if manifests or names_files(self._place) else read_index(self._place)
+        # One that is followed may not have begun.
+        self._is_corpus = bool(manifests) or (follow is not None and not self.index and holds_nothing(self._place))
         if not self._is_corpus and (version is not None or follow is not None):
             raise StreamError(f"{self._place}: version and follow belong to a corpus with manifests; there are none")
         self.version = self._pinned(manifests, version) if self._is_corpus else 0
@@ -234,7 +235,7 @@ class Corpus:
 
     def _pinned(self, manifests: Sequence[str], version: int | None) -> int:
         if version is not None or self.follow:
-            return self._first_with_rows(version or 1)
+            return self._first_with_rows(1 if version is None else version)
         name = newest(manifests)
         if name is None:
             raise StreamError(f"{self._place}: {MANIFESTS}/ holds no manifest; run `sdf run` first")

@@ -45,9 +45,11 @@ class Encoder:
         vocabulary: str | None = None,
         fast: Any = None,
         chat: Any = None,
+        special: Sequence[str] = (),
     ) -> None:
         self.name, self.hash, self.eos, self.vocabulary = name, hash, eos, vocabulary
         self.encode, self._id_of, self.fast, self.chat = encode, id_of, fast, chat
+        self.special = list(special)
 
     def token(self, given: int | str | None, what: str) -> int | None:
         """The id of a token named by its text, its id, or as "tokenizer" for the end token of the tokenizer itself."""
@@ -56,8 +58,10 @@ class Encoder:
         found = self.eos if given == "tokenizer" else self._id_of(given)
         if found is None:
             reason = "names no end token" if given == "tokenizer" else f"has no token {given!r}"
+            special = f", such as {', '.join(map(repr, self.special[:4]))}" if self.special else ""
             raise TokenizerError(
-                f"{self.name}: {reason}; give {what}= the text of a token or its id, or None for documents without one"
+                f"{self.name}: {reason}; give {what}= the text of a token{special}, or its id, or None for documents "
+                "without one"
             )
         return found
 
@@ -88,7 +92,19 @@ def _of_file(path: Path) -> Encoder:
     # The library raises Exception itself.
     except Exception as error:  # noqa: BLE001
         raise TokenizerError(f"{path}: not a tokenizer.json ({error}); give {_KNOWN}") from None
-    return _of_tokenizers(loaded, path.name if path.name != "tokenizer.json" else str(path.parent.name))
+    name = path.name if path.name != "tokenizer.json" else path.parent.name or path.name
+    return _of_tokenizers(loaded, name, _end_token_beside(path, loaded))
+
+
+def _end_token_beside(path: Path, tokenizer: Any) -> int | None:
+    """A tokenizer.json does not say which token ends a document; the tokenizer_config.json beside it may."""
+    try:
+        settings = json.loads((path.parent / "tokenizer_config.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    named = settings.get("eos_token") if isinstance(settings, dict) else None
+    text = named.get("content") if isinstance(named, dict) else named
+    return tokenizer.token_to_id(text) if isinstance(text, str) else None
 
 
 def _of_tokenizers(tokenizer: Any, name: str, eos: int | None = None, chat: Any = None) -> Encoder:
@@ -102,7 +118,8 @@ def _of_tokenizers(tokenizer: Any, name: str, eos: int | None = None, chat: Any 
         found = own.encode_batch_fast(list(texts), add_special_tokens=False)
         return [np.array(each.ids, TOKEN) for each in found]
 
-    return Encoder(name, _hash(decisive), encode, own.token_to_id, eos=eos, fast=own, chat=chat)
+    special = [token.content for token in own.get_added_tokens_decoder().values() if token.special]
+    return Encoder(name, _hash(decisive), encode, own.token_to_id, eos=eos, fast=own, chat=chat, special=special)
 
 
 def _of_hugging_face(tokenizer: Any) -> Encoder:

@@ -72,5 +72,10 @@ def _special(given: Token, what: str, corpus: Corpus, encoder: Encoder | None) -
     elif given is None or isinstance(given, int):
         found = given
     else:
-        raise TokenizerError(f"{corpus.place}: the export names no token {given!r}; give {what}= its id, or None")
+        reason = "names no end token" if given == "tokenizer" else f"names no token {given!r}"
+        raise TokenizerError(
+            f"{corpus.place}: the export {reason}; give {what}= its id, or None, or the tokenizer of the export"
+        )
+    if found is not None and found < 0:
+        raise TokenizerError(f"{what}={found}: ids are numbers from 0; None for no token")
     return [] if found is None else [found]

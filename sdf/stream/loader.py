@@ -10,6 +10,7 @@ the last batch that was trained on, whatever was prefetched beyond.
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -18,13 +19,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdf.errors import StreamError
-from sdf.stream.batches import Batch, Layout, Report, Row, filled, has_arrived
+from sdf.stream.batches import Arrivals, Batch, Layout, Report, Row, arrivals, filled
 from sdf.stream.corpus import Corpus
 from sdf.stream.encoders import encoder_of
 from sdf.stream.frames import Token, frame_of, tokenizer_hash
 from sdf.stream.ids import Documents, StoredIds, TextIds
 from sdf.stream.lengths import default_directory
-from sdf.stream.mix import Cursor, Mix, Rules, Schedule, Sequence, Walk, Weights
+from sdf.stream.mix import Cursor, Mix, Rules, Schedule, Sequence, Walk, Weights, check_type
 from sdf.stream.order import WINDOW_ROWS, Shuffle
 from sdf.stream.packing import Packing
 from sdf.stream.states import FORMAT, State, check_kind, check_same, global_state, merged_weights, turn_of
@@ -32,6 +33,7 @@ from sdf.stream.states import FORMAT, State, check_kind, check_same, global_stat
 try:
     import torch  # pyright: ignore[reportMissingImports]
     from torch.utils.data import IterableDataset, get_worker_info  # pyright: ignore[reportMissingImports]
+    from torch.utils.data.dataloader import _BaseDataLoaderIter as BaseIterator  # pyright: ignore[reportMissingImports]
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError("TokenStream needs torch: pip install 'sdf[train]'", name="torch") from error
 
@@ -112,7 +114,7 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
 
     def __iter__(self) -> Iterator[Batch]:
         """Goes on from the loaded state, which serves one iteration; the next one starts anew."""
-        state = self._loaded if not has_arrived(self._run) else None
+        state = self._loaded if not arrivals(self._run) else None
         self._loaded = None
         worker, n_workers = (info.id, info.num_workers) if (info := get_worker_info()) else (0, 1)
         schedule = self._schedule(state)
@@ -120,7 +122,7 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
         self._latest = state
         for _ in range(int(state.get("ahead", 0)) if state else 0):
             self._drawn(schedule, 0, 0)
-        n_given = schedule.step
+        n_given = first = schedule.step
         while True:
             is_mine = schedule.step % n_workers == turn
             low, high = self._own_rows() if is_mine else (0, 0)
@@ -130,15 +132,16 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
             n_given += 1
             if is_mine:
                 self._latest = self._state(schedule)
-                yield Batch(self._batch(drawn, high - low), self._latest, self._run)
+                yield Batch(self._batch(drawn, high - low), self._latest, self._run, first)
         if not n_given:
             raise StreamError(self._too_little(schedule))
 
     def state_dict(self, batch: Batch | None = None) -> State:
-        """Where the stream is after `batch`, or without one after what this process iterated.
+        """Where the stream is after `batch`, or without one after what was handed out by this process's iterator.
 
-        Plain JSON values, the same on every rank. With DataLoader workers give the last batch that was trained on:
-        what the workers prefetched is then not lost. StreamError when it is needed and not given.
+        Plain JSON values, the same on every rank; what DataLoader workers prefetched is never counted as read. Without
+        a batch the iterator of a DataLoader with workers must still be there to say how far it is; StreamError when it
+        is gone. A trainer that itself looks ahead has been handed more than it trained on: give it the batch.
         """
         if batch is not None:
             saved: State | None = getattr(batch, "state", None)
@@ -146,11 +149,8 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
                 raise StreamError("this batch lost its state on the way (it was rebuilt); keep batch.state beside it")
             return saved
         info: Any = get_worker_info()
-        if has_arrived(self._run) and info is None:
-            raise StreamError(
-                "DataLoader workers made the batches, and have prefetched beyond what was trained on: save "
-                "stream.state_dict(batch) of the last batch, or use torchdata's StatefulDataLoader"
-            )
+        if info is None and (here := arrivals(self._run)) is not None:
+            return self._handed_out(here)
         state: State = self._latest or self._loaded or self._state(self._schedule(None))
         # A worker goes on with its own steps, so its state says whose it is.
         return {**state, "worker": [info.id, info.num_workers]} if info and self._latest else state
@@ -188,12 +188,27 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
 
     def __getstate__(self) -> dict[str, Any]:
         # A spawned worker makes its own encoder, whose functions do not pickle, and forgets a state that has served.
-        loaded = None if has_arrived(self._run) else self._loaded
+        loaded = None if arrivals(self._run) else self._loaded
         return self.__dict__ | {"_encoder": None, "_documents": None, "_loaded": loaded}
 
     def __setstate__(self, values: dict[str, Any]) -> None:
         self.__dict__.update(values)
         self._encoder = encoder_of(self._tokenizer) if self._tokenizer is not None else None
+
+    def _handed_out(self, here: Arrivals) -> State:
+        """The state after the batch that a DataLoader last handed out.
+
+        The loader alone knows which one that was, and tells nobody: its iterator is looked for among what is alive.
+        """
+        alive = [each for each in gc.get_objects() if issubclass(type(each), BaseIterator) and each._dataset is self]
+        step = here.first + alive[0]._num_yielded if len(alive) == 1 else here.first
+        if step == here.first or step not in here.states:
+            raise StreamError(
+                "DataLoader workers made the batches and have prefetched beyond what was trained on, and no iterator "
+                "of theirs is left to say how far it was: save stream.state_dict(batch) of the last batch, or use "
+                "torchdata's StatefulDataLoader"
+            )
+        return here.states[step]
 
     def _own_rows(self) -> tuple[int, int]:
         share = [rank * self._global_batch // self._world_size for rank in (self._rank, self._rank + 1)]
@@ -301,6 +316,8 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
         )
         if self._max_tokens is not None and self._max_tokens < needed:
             return f"max_tokens={self._max_tokens:g} is less than one step of {needed:,} tokens"
+        if not n_tokens:
+            return "no document to train on: where= lets none through, or all of them are empty"
         return (
             f"{n_tokens:,} tokens make no step of {self._global_batch} sequences of {self._rules.seq_len}; lower "
             "global_batch or seq_len, give more epochs, or tail='pad'"
@@ -308,6 +325,7 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
 
 
 def _as_mix(corpus: Corpus | Mix, epochs: int | None, tag: str | None) -> Mix:
+    check_type(corpus, Corpus | Mix, "corpus", "give Corpus(...), or a Mix of several")
     if isinstance(corpus, Corpus):
         tags = {"corpus": tag} if tag else None
         return Mix({"corpus": corpus}, weights={"corpus": 1.0}, exhausted="stop", epochs=epochs, tags=tags)
@@ -331,6 +349,8 @@ def _ranks(rank: int | None, world_size: int | None) -> tuple[int, int]:
 
 
 def _check_sizes(seq_len: int, global_batch: int, world_size: int) -> None:
+    check_type(seq_len, int, "seq_len", "give a whole number")
+    check_type(global_batch, int, "global_batch", "give a whole number")
     if seq_len < 2:
         raise StreamError(f"seq_len={seq_len}: a sequence needs at least 2 tokens, one to read and one to learn")
     if global_batch < world_size:

@@ -48,11 +48,15 @@ class Mix:
         self.corpora, self.exhausted, self.tags = dict(corpora), exhausted, dict(tags or {})
         if not self.corpora:
             raise StreamError("a Mix needs at least one corpus")
+        for name, corpus in self.corpora.items():
+            check_type(corpus, Corpus, f"corpus {name!r}", "give Corpus(...)")
         if exhausted not in ("stop", "repeat", "renormalise"):
             raise StreamError(f"exhausted={exhausted!r}: give 'stop', 'repeat' or 'renormalise'")
         given = epochs if isinstance(epochs, Mapping) else dict.fromkeys(self.corpora, epochs)
         for name in (*given, *self.tags):
             self._check_name(name)
+        for name, n in given.items():
+            check_type(n, int | None, f"epochs of {name!r}", "give a whole number from 1, or None for no end")
         self.epochs = {name: given.get(name, 1) for name in self.corpora}
         if bad := [name for name, n in self.epochs.items() if n is not None and n < 1]:
             raise StreamError(f"epochs of {bad[0]!r}: give a whole number from 1, or None for no end")
@@ -67,6 +71,7 @@ class Mix:
         """The weight of each corpus, 0 for one that is not named; StreamError for what is no weighting."""
         for name, weight in weights.items():
             self._check_name(name)
+            check_type(weight, int | float, f"weight of {name!r}", "give a number from 0")
             if not 0 <= weight < math.inf:
                 raise StreamError(f"weight of {name!r} is {weight!r}; give a number from 0")
         if not sum(weights.values()) > 0:
@@ -78,6 +83,12 @@ class Mix:
             near = get_close_matches(name, self.corpora, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(map(repr, self.corpora))}"
             raise StreamError(f"no corpus {name!r} in this mix; {hint}")
+
+
+def check_type(given: Any, kind: Any, what: str, way_out: str) -> None:
+    """StreamError for what no type checker kept away."""
+    if not isinstance(given, kind):
+        raise StreamError(f"{what} is {given!r}; {way_out}")
 
 
 @dataclass(slots=True)

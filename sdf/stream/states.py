@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sdf.errors import StreamError
 
 FORMAT = 1
+# Without these a state was torn or edited.
+NEEDED = {
+    "tokens": ("stream", "corpora", "epoch", "step", "weights", "given", "n_blank", "cursors"),
+    "documents": ("corpus", "order", "spot", "offset"),
+}
 
 State = dict[str, Any]
 Weights = Mapping[str, float]
@@ -24,6 +29,8 @@ def check_kind(state: Any, kind: str) -> None:
         )
     if state["kind"] != kind:
         raise StreamError(f"this is a state of {state['kind']}, not of {kind}")
+    if absent := [name for name in NEEDED[kind] if name not in state]:
+        raise StreamError(f"the state lacks {absent[0]!r}: torn or edited; load an earlier one")
 
 
 def check_same(what: str, saved: Mapping[str, Any], current: Mapping[str, Any]) -> None:
@@ -37,13 +44,15 @@ def check_same(what: str, saved: Mapping[str, Any], current: Mapping[str, Any]) 
             )
 
 
-def global_state(state: Mapping[str, Any], *, in_worker: bool) -> State:
+def global_state(state: Any, *, in_worker: bool) -> State:
     """The state of a stream in that of a StatefulDataLoader: of the worker whose batch came last.
 
     `worker` stays in it only where that worker's own state comes back to it.
     """
+    if not isinstance(state, Mapping):
+        raise StreamError(f"not a state but {type(state).__name__}: load what state_dict() returned")
     if "_snapshot" in state:
-        workers = state["_snapshot"]["_worker_snapshots"].values()
+        workers: Iterable[dict[str, State]] = state["_snapshot"]["_worker_snapshots"].values()
         latest = max((worker["dataset_state"] for worker in workers), key=lambda each: int(each["step"]))
         return {**latest, "worker": None, "ahead": int(state["_steps_since_snapshot"])}
     if "dataset_state" in state and "kind" not in state:

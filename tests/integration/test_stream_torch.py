@@ -154,16 +154,34 @@ def test_batches_prefetched_by_workers_are_not_lost(corpus: Corpus, reference: l
     dataset = stream(corpus)
     iterator = iter(loader(dataset, 2, prefetch_factor=8))
     batches = [next(iterator) for _ in range(3)]
-    with pytest.raises(StreamError, match=r"prefetched beyond what was trained on: save stream.state_dict\(batch\)"):
-        dataset.state_dict()
     state = dataset.state_dict(batches[-1])
+    assert dataset.state_dict() == state
     del iterator
+    with pytest.raises(StreamError, match=r"prefetched beyond what was trained on.*: save stream.state_dict\(batch\)"):
+        dataset.state_dict()
     resumed = stream(corpus)
     resumed.load_state_dict(saved(state))
     assert ids(batches) + ids(resumed) == reference
     assert [batch.step for batch in batches] == [0, 1, 2]
     with pytest.raises(StreamError, match="this batch lost its state"):
         dataset.state_dict(dict(batches[0]))
+
+
+@pytest.mark.filterwarnings(*QUIET)
+@pytest.mark.parametrize("options", [{}, {"persistent_workers": True}, {"prefetch_factor": 9}])
+def test_the_state_after_what_a_loader_with_workers_handed_out(
+    corpus: Corpus, states: list[Any], options: dict[str, Any]
+) -> None:
+    dataset = stream(corpus)
+    dataset.load_state_dict(states[4])
+    made = loader(dataset, 3, **options)
+    for expected in (states[5:], states):
+        iterator = iter(made)
+        for state in expected:
+            next(iterator)
+            assert dataset.state_dict() == state
+        assert next(iterator, None) is None
+        assert dataset.state_dict() == states[-1], "after the end"
 
 
 @pytest.mark.filterwarnings(*QUIET)
@@ -423,6 +441,11 @@ def test_the_three_kinds_of_tokenizer(corpus: Corpus, tmp_path: Path) -> None:
     second = stream(corpus, tokenizer=tmp_path / "tokenizer.json", eos="<end>")
     assert first["input_ids"].tolist() == next(iter(second))["input_ids"].tolist()
     second.load_state_dict(first.state)
+    assert (
+        stream(corpus, tokenizer=tmp_path / "tokenizer.json").state_dict()
+        == stream(corpus, eos="<end>", tokenizer=tokenizer).state_dict()
+    )
+    (tmp_path / "tokenizer_config.json").unlink()
     with pytest.raises(TokenizerError, match=r"names no end token; give eos="):
         stream(corpus, tokenizer=tmp_path / "tokenizer.json")
     (tmp_path / "bad.json").write_text("{}")
@@ -462,6 +485,9 @@ def test_stored_ids_are_the_texts_ids(corpus: Corpus, reference: list[Any], tmp_
     ("changes", "message"),
     [
         ({"seq_len": 1}, "seq_len=1: a sequence needs at least 2 tokens"),
+        ({"seq_len": 2.5}, "seq_len is 2.5; give a whole number"),
+        ({"global_batch": "12"}, "global_batch is '12'; give a whole number"),
+        ({"eos": -1}, "eos=-1: ids are numbers from 0"),
         ({"global_batch": 0}, "global_batch=0: 1 ranks need"),
         ({"global_batch": 4, "rank": 0, "world_size": 8}, "global_batch=4: 8 ranks need at least one sequence each"),
         ({"rank": 3, "world_size": 2}, "rank 3 of world_size 2"),
@@ -494,6 +520,27 @@ def test_a_state_that_does_not_belong_is_refused(
 ) -> None:
     with pytest.raises(StreamError, match=message):
         stream(corpus, **changes).load_state_dict(saved(states[2]))
+
+
+@pytest.mark.parametrize("given", [None, {}, 3, {"kind": "tokens", "format": 1}])
+def test_what_is_no_state_is_refused(corpus: Corpus, states: list[Any], given: Any) -> None:
+    with pytest.raises(StreamError, match=r"not a state|the state lacks 'stream'"):
+        stream(corpus).load_state_dict(given)
+    torn = {name: value for name, value in states[2].items() if name != "cursors"}
+    with pytest.raises(StreamError, match="the state lacks 'cursors': torn or edited"):
+        stream(corpus).load_state_dict(torn)
+
+
+def test_an_address_is_no_corpus(corpus: Corpus) -> None:
+    given: Any = str(corpus.place)
+    with pytest.raises(StreamError, match=r"give Corpus\(\.\.\.\), or a Mix"):
+        stream(given)
+
+
+def test_a_choice_that_lets_none_through_is_said(corpus: Corpus) -> None:
+    chosen = Corpus(corpus.url, where={"genre": "none"})
+    with pytest.raises(StreamError, match="no document to train on: where= lets none through"):
+        list(stream(chosen))
 
 
 def test_a_state_of_another_corpus_or_kind_is_refused(corpus: Corpus, states: list[Any], tmp_path: Path) -> None:

@@ -46,8 +46,9 @@ def test_a_growing_corpus_is_pinned_or_followed(tmp_path: Path) -> None:
     made.grow(documents(30, 30), "complete")
     assert len(ids(Corpus(tmp_path, version=1).documents())) == 30
     assert Corpus(tmp_path).version == 2
-    with pytest.raises(StreamError, match="has no manifest 7"):
-        Corpus(tmp_path, version=7)
+    for absent in (0, 7):
+        with pytest.raises(StreamError, match=f"has no manifest {absent}"):
+            Corpus(tmp_path, version=absent)
 
 
 def test_following_reads_each_row_once_in_the_order_of_the_manifests(tmp_path: Path) -> None:
@@ -95,6 +96,21 @@ def test_following_ends_by_name_when_nothing_comes(tmp_path: Path) -> None:
     assert sorted(ids(resumed)) == ids(documents(5, 30))
 
 
+def test_following_waits_for_a_corpus_that_has_not_begun(tmp_path: Path) -> None:
+    def begin() -> None:
+        Growing(tmp_path / "later").grow(documents(30), "complete")
+
+    clock = Clock(lambda: None, begin)
+    corpus = Corpus(tmp_path / "later", follow=Follow(timeout=60, sleep=clock))
+    assert len(ids(corpus.documents())) == 30
+    assert clock.slept == 10
+    with pytest.raises(StreamStalled, match="never: no manifest 1 after 10 s"):
+        Corpus(tmp_path / "never", follow=Follow(timeout=10, sleep=Clock()))
+    (tmp_path / "web.jsonl").write_text('{"text": "a"}\n')
+    with pytest.raises(StreamError, match="follow belong to a corpus with manifests"):
+        Corpus(tmp_path, follow=Follow(timeout=10, sleep=never))
+
+
 def test_following_ends_at_the_size_asked_for(tmp_path: Path) -> None:
     made = Growing(tmp_path)
     made.grow(documents(30))
@@ -115,6 +131,19 @@ def test_an_empty_place_or_an_empty_corpus(tmp_path: Path) -> None:
         Corpus(tmp_path / "none")
     with pytest.raises(StreamError, match="no config 'docs'; known: documents"):
         Corpus(tmp_path / "docs", "docs")
+
+
+def test_what_lies_beside_data_is_no_data(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(StreamError, match="neither a corpus"):
+        Corpus(tmp_path)
+    assert Corpus(tmp_path / "tokenizer.json").n_rows == 1, "what is named is read"
+    (tmp_path / "export.json").write_text("{}")
+    with pytest.raises(StreamError, match=r"an export; give one of its directories, as in .*/documents/train"):
+        Corpus(tmp_path)
+    (tmp_path / "web.jsonl.gz").write_bytes(b"")
+    with pytest.raises(StreamError, match=r"gz files; give .parquet files or uncompressed .jsonl"):
+        Corpus(tmp_path / "web.jsonl.gz")
 
 
 def test_a_damaged_or_newer_manifest(tmp_path: Path) -> None:

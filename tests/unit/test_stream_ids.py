@@ -159,6 +159,23 @@ def test_tokens_are_named_by_text_or_id() -> None:
         encoder_of(3)
 
 
+def test_a_tokenizer_json_takes_its_end_token_from_the_settings_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = pytest.importorskip("tokenizers")
+    made = library.Tokenizer(library.models.WordLevel({"a": 0, "</s>": 1}, unk_token="a"))
+    made.add_special_tokens(["</s>"])
+    made.save(str(tmp_path / "tokenizer.json"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TokenizerError, match=r"tokenizer.json: names no end token; .* of a token, such as '</s>', or"):
+        encoder_of("tokenizer.json").token("tokenizer", "eos")
+    for eos in ("</s>", {"content": "</s>"}):
+        Path("tokenizer_config.json").write_text(json.dumps({"eos_token": eos}))
+        assert encoder_of("tokenizer.json").token("tokenizer", "eos") == 1
+    Path("tokenizer_config.json").write_text("{")
+    assert encoder_of("tokenizer.json").eos is None
+
+
 def test_an_unfinished_torn_or_newer_export(tmp_path: Path) -> None:
     export(tmp_path, [b"abc", b"de"])
     path = tmp_path / "tokens.json"

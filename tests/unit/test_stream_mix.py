@@ -116,6 +116,8 @@ def test_a_search_that_finds_nothing_ends(small: Corpus) -> None:
         ({"weights": {"a": 0}}, "weights of 'a', 'b' sum to zero"),
         ({"weights": {"a": -1}}, "weight of 'a' is -1; give a number from 0"),
         ({"weights": {"a": float("nan")}}, "weight of 'a' is nan"),
+        ({"weights": {"a": "1"}}, "weight of 'a' is '1'; give a number from 0"),
+        ({"epochs": 1.5}, "epochs of 'a' is 1.5; give a whole number from 1"),
         ({"weights": {"aa": 1}}, "no corpus 'aa' in this mix; did you mean 'a'"),
         ({"weights": {}}, "sum to zero"),
         ({"schedule": {5: {"b": 0}}}, "sum to zero"),
@@ -130,6 +132,9 @@ def test_mistakes_are_named(small: Corpus, changes: dict[str, Any], message: str
     given: dict[str, Any] = {"weights": {"a": 1, "b": 1}, "exhausted": "stop"} | changes
     with pytest.raises(StreamError, match=message):
         Mix({"a": small, "b": small}, **given)
+    address: Any = "web/*.parquet"
+    with pytest.raises(StreamError, match=r"corpus 'a' is 'web/\*\.parquet'; give Corpus"):
+        Mix({"a": address}, weights={"a": 1}, exhausted="stop")
     with pytest.raises(StreamError, match="at least one corpus"):
         Mix({}, weights={}, exhausted="stop")
 

@@ -31,6 +31,8 @@ def test_pandas_is_not_imported_to_read_rows(tmp_path: Path) -> None:
     script = """
 import sys
 from sdf.stream import Corpus
+corpus = Corpus(sys.argv[1], version=1, where={"n_tokens": range(1, 10**9), "model": ["offline-grammar", "fake", "m"]})
+list(corpus.documents())
 rows = Corpus(sys.argv[1], version=1).documents(rank=1, world_size=3)
 next(rows)
 assert "pandas" not in sys.modules
