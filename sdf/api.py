@@ -463,6 +463,8 @@ def export(
     `columns="training"` leaves out where rows come from; tokens need a `tokenizer`. The same export again finds what is
     there.
     """
+    if "://" in os.fspath(out):
+        raise UsageError(f"--out {out}: an export is written to a local directory; copy it to its place afterwards")
     wanted = Wanted(to=to, configs=tuple(configs), columns=columns, tokenizer=tokenizer, file_mb=file_mb)
     return export_corpus(RunDir(directory), wanted, Path(out).expanduser().absolute())
 

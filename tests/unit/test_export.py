@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sdf import tokens
+from sdf import api, tokens
 from sdf.errors import DamagedError, Missing, StorageError, UsageError
 from sdf.export import INDEX, Exported, Wanted, export
 from sdf.export.target import aside
@@ -177,6 +177,13 @@ def test_mds_without_its_package_says_what_to_install(
     monkeypatch.setitem(sys.modules, "streaming", None)
     with pytest.raises(UsageError, match=r"pip install 'sdf\[mds\]'"):
         export(corpus, Wanted(to="mds"), tmp_path / "out")
+
+
+def test_a_url_is_no_target(corpus: RunDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="s3://bucket/x: an export is written to a local directory"):
+        api.export(corpus.root, "s3://bucket/x", to="jsonl")
+    assert not Path("s3:").exists()
 
 
 def test_a_target_that_cannot_be_written_is_named(corpus: RunDir, tmp_path: Path) -> None:
