@@ -16,6 +16,9 @@ from support import NOTE, shard_hashes, write_recipe
 
 from sdf import api
 
+# Ray's workers outlive a driver that is killed by a minute.
+pytestmark = pytest.mark.slow
+
 KEY = "sk-CANARY-3f9b1c7d5e2a4860"
 GENRES = {"note": NOTE.replace("redraws: 2", "redraws: 0")}
 SETTINGS = {"gather": "0.2", "poll": "0.1", "lost_reply": "1", "batch_size": "3"}
