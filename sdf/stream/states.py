@@ -53,7 +53,8 @@ def global_state(state: Any, *, in_worker: bool) -> State:
         raise StreamError(f"not a state but {type(state).__name__}: load what state_dict() returned")
     if "_snapshot" in state:
         workers: Iterable[dict[str, State]] = state["_snapshot"]["_worker_snapshots"].values()
-        latest = max((worker["dataset_state"] for worker in workers), key=lambda each: int(each["step"]))
+        states: list[State] = [worker["dataset_state"] for worker in workers]
+        latest = max(states, key=lambda each: int(each["step"]))
         return {**latest, "worker": None, "ahead": int(state["_steps_since_snapshot"])}
     if "dataset_state" in state and "kind" not in state:
         return {**state["dataset_state"], "worker": None}
