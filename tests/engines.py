@@ -24,7 +24,7 @@ from sdf.providers.engine_process import MARK
 
 # Loading takes half a minute alone on two cores; the machine may be shared.
 PATIENCE = 240.0
-N_CONTEXT = 4_096
+N_CONTEXT = 8_192
 
 # Tags that a genre asks for, which the model then writes as one token.
 TAGS = ("<document>", "<angles>", "<score>", "<facts>")
@@ -135,7 +135,13 @@ class Server:
         command = [
             *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--port", str(port), "--host", "127.0.0.1"),
             *("--model", str(model), "--served-model-name", "tiny", "--enforce-eager"),
-            *("--max-model-len", str(N_CONTEXT), "--max-num-batched-tokens", "4096", "--no-enable-chunked-prefill"),
+            *(
+                "--max-model-len",
+                str(N_CONTEXT),
+                "--max-num-batched-tokens",
+                str(N_CONTEXT),
+                "--no-enable-chunked-prefill",
+            ),
             *("--kv-cache-memory-bytes", "268435456"),
             # As the provider asks for it: a model of nonsense would write little but white space.
             *("--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}'),

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 ROOT = Path(__file__).resolve().parent.parent
 END, START_OF_TURN, END_OF_TURN = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-N_POSITIONS = 4_096
+N_POSITIONS = 8_192
 # Logits of unit spread on top of the shares: the text depends on what stands before it, and on the seed.
 SPREAD = 1.0
 # The end of a line, as the tokenizer spells it.

@@ -133,7 +133,7 @@ def test_an_engine_in_this_process(model: Path) -> None:
             await _check_text(provider, model)
             await _check_prompts(provider, model)
             await _check_forms(provider, model)
-            with pytest.raises(RequestRejected, match=r"a prompt of \d+ tokens, and the context .* holds 4096"):
+            with pytest.raises(RequestRejected, match=r"a prompt of \d+ tokens, and the context .* holds 8192"):
                 await provider.answer(request(model, 1, Wants("text"), prefix=Prefix.of("word " * 9_000)))
             with pytest.raises(RecipeError, match=r"serves .* not another"):
                 await provider.answer(request(Path("another"), 1, Wants("text")))
