@@ -47,6 +47,8 @@ MOST_REQUESTS = 100_000
 MAX_WAIT = 30 * 86_400.0
 # Errors of single requests within a batch, and batches that expired: sent again this often.
 ATTEMPTS = 4
+# Seconds that whoever cancels waits for an API that does not answer.
+AT_A_TERMINAL = 30.0
 
 
 class AnthropicBatch:
@@ -106,6 +108,7 @@ class AnthropicBatch:
 
     async def cancel(self, sent: Sent) -> Cancellation:
         """Cancels a batch that is on record; what it did not answer yet is not billed."""
+        self._api.patience = min(self._api.patience, AT_A_TERMINAL)
         batch, going_on = (sent.batch, list[str]()) if sent.batch is not None else await self._search.look(sent)
         if batch is None:
             return Cancellation("unclear" if going_on else "ended", tuple(going_on))

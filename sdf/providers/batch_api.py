@@ -48,6 +48,7 @@ class BatchAPI:
 
     def __init__(self, online: Anthropic) -> None:
         self._online = online
+        self.patience = PATIENCE
 
     @property
     def where(self) -> str:
@@ -105,7 +106,7 @@ class BatchAPI:
         ask: Callable[[], Coroutine[Any, Any, dict[str, Any]]],
         is_whole: Callable[[dict[str, Any]], bool] = lambda _: True,
     ) -> dict[str, Any]:
-        """Raises Unauthorized at once, and CircuitOpen after PATIENCE."""
+        """Raises Unauthorized at once, and CircuitOpen after `patience`."""
         pause, began = FIRST_PAUSE, time.monotonic()
         while True:
             reply = await self._online.guarded(ask())
@@ -113,10 +114,10 @@ class BatchAPI:
                 return reply
             if isinstance(reply, Unauthorized):
                 raise reply
-            if time.monotonic() - began > PATIENCE:
+            if time.monotonic() - began > self.patience:
                 why = reply if isinstance(reply, ProviderError) else "not all of it was there"
                 raise CircuitOpen(
-                    f"asked {what} for {PATIENCE / 60:.0f} minutes, at last: {why}; what was submitted is on record, "
+                    f"asked {what} for {self.patience:g} s, at last: {why}; what was submitted is on record, "
                     "and the same command collects it"
                 )
             wait = reply.retry_after if isinstance(reply, RateLimited) and reply.retry_after is not None else pause

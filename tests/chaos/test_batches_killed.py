@@ -108,9 +108,14 @@ def test_a_driver_that_is_killed_and_more_or_fewer_workers_after_it(
     workers: int, server: FakeBatches, expected: list[tuple[str, str]], tmp_path: Path
 ) -> None:
     recipe = recipe_for(server, tmp_path)
+    server.lasts = 2
     first = Process(recipe, tmp_path / "out", ray="local", workers=2)
-    first.until(lambda: n_open(server) >= 3)
-    first.kill()
+    try:
+        first.until(lambda: len(server.batches) >= 8)
+        server.lasts = NEVER
+        first.until(lambda: n_open(server) >= 2)
+    finally:
+        first.kill()
     until_gone(first)
     n_before = len(server.batches)
     server.lasts = 3

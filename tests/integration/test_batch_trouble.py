@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_batches import FakeBatches, serving_batches
-from support import make, shard_hashes, write_recipe
-from test_batches import GENRES, given, nth, oracle, quick
+from support import make, make_job, shard_hashes, write_recipe
+from test_batches import GENRES, KEY, given, nth, oracle, quick
+from typer.testing import CliRunner
 
-from sdf import api
-from sdf.errors import CircuitOpen, NotServed, SdfError, StillProcessing
+from sdf import api, grants
+from sdf.cli import app
+from sdf.errors import BudgetExhausted, CircuitOpen, NotServed, RecipeError, SdfError, StillProcessing, UsageError
+from sdf.prices import builtin, tariff
 from sdf.providers import batch_api
 from sdf.providers.batch_log import BatchLog
 from sdf.storage import RunDir
@@ -170,3 +174,153 @@ def test_names_of_records_are_each_given_once(tmp_path: Path) -> None:
     for each in threads:
         each.join()
     assert not met and len(log.known()) == 160
+
+
+# --- what is left at the API ---
+
+
+def left_behind(recipe: str, out: Path, server: FakeBatches, **fields: Any) -> None:
+    server.lasts = 10**9
+    with pytest.raises(StillProcessing):
+        make(recipe, out, drain_timeout=0.1, **given(server, max_wait="0.2"), **fields)
+
+
+def test_a_run_that_asks_online_does_not_abandon_what_was_submitted(
+    oracle: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with serving_batches() as server:
+        left_behind(recipe, out, server)
+        online = given(server) | {"provider": "anthropic", "provider_settings": {"base_url": server.api.url}}
+        with pytest.raises(RecipeError, match=r"requests in 1 batches were submitted and not collected.*sdf cancel"):
+            make(recipe, out, **online)
+        assert not [each for each in server.api.asked if each.path == "/v1/messages"]
+        server.lasts = 1
+        assert make(recipe, out, **given(server)).finished
+        assert make(recipe, out, **online | {"tokens": 2_000}).finished, "all is collected, so nothing is abandoned"
+        assert set(server.bills.values()) == {1}
+
+
+@pytest.mark.usefixtures("impatient")
+def test_cancel_says_what_it_did(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+
+    def told() -> tuple[int, str, str]:
+        found = CliRunner().invoke(app, ["cancel", str(out)])
+        return found.exit_code, found.stdout, found.stderr
+
+    with serving_batches() as server:
+        left_behind(recipe, out, server)
+        monkeypatch.delenv("ANTHROPIC_API_KEY")
+        code, _, said = told()
+        assert code == 2 and "no key; set ANTHROPIC_API_KEY" in said
+        monkeypatch.setenv("ANTHROPIC_API_KEY", KEY)
+        code, shown, _ = told()
+        assert code == 0 and shown.startswith("msgbatch_000: canceled")
+        server.lasts = 1
+        make(recipe, out, **given(server))
+        code, shown, _ = told()
+        assert code == 0 and shown == "no batch is going on\n"
+        server.fault = lambda event, n: "gone" if event == "look" else None
+        code, shown, _ = told()
+        assert code == 0 and "msgbatch_000: not known with this key" in shown
+    code, _, said = told()
+    assert code == 1 and "Traceback" not in said, "the API is not there"
+
+
+def test_a_directory_without_batches_has_none_to_cancel(tmp_path: Path) -> None:
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with pytest.raises(SdfError, match="no corpus here"):
+        api.cancel(out)
+    make(recipe, out)
+    with pytest.raises(UsageError, match="no batch was ever submitted from here"):
+        api.cancel(out)
+
+
+def test_a_batch_whose_reply_was_lost_is_not_canceled_on_a_guess(tmp_path: Path) -> None:
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with serving_batches(nth("create", 1, fault="lost"), lasts=10**9) as server:
+        with pytest.raises(StillProcessing, match="msgbatch_000 may be it"):
+            make(recipe, out, drain_timeout=0.1, **given(server, max_wait="0.3"))
+        made = api.cancel(out)
+        assert made.unclear == ("msgbatch_000",) and not made.canceled
+        assert not server.batches["msgbatch_000"].is_canceled
+        server.lasts = 1
+        assert make(recipe, out, **given(server)).finished and set(server.bills.values()) == {1}
+
+
+def test_a_preview_through_batches_needs_a_directory(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, GENRES, tokens=1_500)
+    with serving_batches() as server:
+        with pytest.raises(RecipeError, match="--out, or give --provider anthropic"):
+            api.preview(recipe, "note", 2, **given(server))
+        assert not server.batches
+        assert len(api.preview(recipe, "note", 2, out=tmp_path / "out", **given(server))) == 2
+
+
+# --- beside other providers ---
+
+
+def test_what_is_asked_online_beside_batches_is_not_asked_by_thousands(tmp_path: Path) -> None:
+    def backends(**fields: Any) -> tuple[int, int, int]:
+        recipe = make_job(tmp_path, GENRES, model="m", **fields).recipe
+        return recipe.n_in_flight, recipe.n_open("anthropic"), recipe.n_open("anthropic-batch")
+
+    assert backends(provider="anthropic") == (64, 64, 64)
+    assert backends(provider="anthropic-batch", providers={"angle": "anthropic"}) == (5_000, 64, 5_000)
+    mixed = {"provider": "anthropic", "providers": {"judge": "anthropic-batch"}, "models": {"judge": "m"}}
+    assert backends(**mixed) == (5_000, 64, 5_000)
+    assert backends(**mixed, in_flight=300) == (300, 64, 300)
+    assert backends(provider="anthropic", in_flight=300) == (300, 300, 300)
+
+
+def test_angles_may_be_asked_online_and_the_rest_in_batches(oracle: list[tuple[str, str]], tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, GENRES, tokens=1_500)
+    with serving_batches() as server:
+        fields = given(server)
+        fields |= {"providers": {"angle": "anthropic"}, "models": {"angle": fields["model"]}}
+        fields["provider_settings"] |= {"angle.base_url": server.api.url}
+        assert make(recipe, tmp_path / "out", **fields).finished
+        assert {"angles" in each.body["messages"][-1]["content"] for each in server.api.asked} == {True}
+        asked = [each["params"] for batch in server.batches.values() for each in batch.requests]
+        assert not any("<angles>" in each["messages"][-1]["content"] for each in asked)
+    assert shard_hashes(tmp_path / "out") == oracle
+
+
+# --- money ---
+
+
+def billed(server: FakeBatches) -> float:
+    return server.api.billed_usd(tariff(builtin(), "anthropic-batch", {}, "claude-opus-5-5"))
+
+
+def test_a_cap_holds_and_neither_money_nor_the_pool_waits_for_the_other(
+    oracle: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grants, "GRANT_EVERY", 0.02)
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with serving_batches(lambda event, n: "expired" if event == "item" and n % 3 == 0 else None) as server:
+        with pytest.raises(BudgetExhausted):
+            make(recipe, out, **given(server), max_cost=0.1)
+        assert 0 < billed(server) <= 0.1
+        outcome = make(recipe, out, **given(server), max_cost=20)
+        assert outcome.finished and outcome.cost is not None
+        assert outcome.cost.spent == pytest.approx(billed(server)), "half price, and what expired is not billed"
+        assert outcome.cost.presumed == pytest.approx(0.0)
+    assert shard_hashes(out) == oracle
+
+
+def test_a_run_that_is_left_is_gone_on_with_under_its_own_cap(
+    oracle: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What lies at the API counts once, at its worst until it is collected, and at its price from then on."""
+    monkeypatch.setattr(grants, "GRANT_EVERY", 0.02)
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with serving_batches() as server:
+        for _ in range(3):
+            left_behind(recipe, out, server, max_cost=20)
+        waiting = api.status(out).cost
+        assert waiting.spent == 0 and 0 < waiting.presumed < 5
+        server.lasts = 1
+        outcome = make(recipe, out, **given(server), max_cost=waiting.presumed + 0.1)
+        print(waiting, outcome.cost, billed(server), api.status(out).cost)
