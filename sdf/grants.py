@@ -22,6 +22,7 @@ from sdf.allowance import Account
 from sdf.budget import TOLERANCE
 from sdf.errors import BudgetExhausted, DamagedError
 from sdf.ledger import LedgerView
+from sdf.providers.batch_log import BatchLog
 from sdf.storage import RunDir
 
 # Seconds between two writes of the grants, at least.
@@ -232,11 +233,27 @@ class Spent:
 def spent_in(run_dir: RunDir, view: LedgerView, *, before_epoch: int | None = None) -> Spent:
     """Of all epochs, or of those before one. DamagedError names a record that cannot be read."""
     proved = {name: cost for name, cost in view.cost_by_writer.items() if _is_before(name, before_epoch)}
-    presumed = 0.0
+    submitted, presumed = _submitted(run_dir, view)
     for worker, amount in _outstanding(run_dir).items():
         if _is_before(worker, before_epoch):
-            presumed += max(0.0, amount - proved.get(worker, 0.0))
+            presumed += max(0.0, amount - proved.get(worker, 0.0) - submitted.get(worker, 0.0))
     return Spent(math.fsum(proved.values()), presumed)
+
+
+def _submitted(run_dir: RunDir, view: LedgerView) -> tuple[dict[str, float], float]:
+    """Dollars that workers set aside for what they submitted in batches and did not collect, by worker; and those of
+    what nobody has collected yet: it counts once, at its worst, however many runs have waited for it."""
+    by_worker: dict[str, dict[str, float]] = {}
+    waiting: dict[str, float] = {}
+    for sent in BatchLog(run_dir, "books").known():
+        own = by_worker.setdefault(sent.writer, {})
+        for key, usd in zip(sent.ids, sent.usd, strict=True):
+            answered = view.keys.find(key)
+            if answered is None or answered.part.rpartition("-")[0] != sent.writer:
+                own[key] = max(usd, own.get(key, 0.0))
+            if answered is None:
+                waiting[key] = max(usd, waiting.get(key, 0.0))
+    return {worker: math.fsum(own.values()) for worker, own in by_worker.items()}, math.fsum(waiting.values())
 
 
 def _is_before(worker: str, epoch: int | None) -> bool:

@@ -62,6 +62,14 @@ class Batched(Provider, Protocol):
         """The batches that answers are waited for."""
         ...
 
+    async def answer(self, request: Request, worst: float = 0.0) -> Answer:
+        """As of any provider; `worst` dollars are set aside for the request, and stand in its record."""
+        ...
+
+    def is_at_stake(self, request: Request) -> bool:
+        """Whether this worker has submitted the request, and nothing came of it yet."""
+        ...
+
     def drain(self) -> None:
         """No other batch goes out: a request that waits to be sent raises Stopped. Those under way may still end."""
         ...

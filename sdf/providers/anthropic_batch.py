@@ -74,15 +74,16 @@ class AnthropicBatch:
         # By request: the batches that did not answer it.
         self._tried: dict[str, set[str]] = {}
 
-    async def answer(self, request: Request) -> Answer:
+    async def answer(self, request: Request, worst: float = 0.0) -> Answer:
         """The model's answer, hours later perhaps. Raises a ProviderError for what the API says of the request; Stopped
-        when it was not sent before `drain`; StillProcessing after `max_wait`."""
+        when it was not sent before `drain`; StillProcessing after `max_wait`. `worst` as of `Batched.answer`."""
         online.check(request)
         params = online.body_of(request, self._online.marker if self._online.is_marked(request) else None)
         key, problems = request.key(), list[str]()
         while len(problems) < ATTEMPTS:
-            sent = await self._pool.sent(key, params, request.prefix, self._tried.get(key, frozenset()))
+            sent = await self._pool.sent(key, params, request.prefix, self._tried.get(key, frozenset()), worst)
             result = await self._results.result(sent, key)
+            self._pool.at_stake.discard(key)
             if result is not None and result.get("type") == "succeeded":
                 self._tried.pop(key, None)
                 return online.answer_of(request, as_object(result.get("message")))
@@ -101,6 +102,10 @@ class AnthropicBatch:
     def under_way(self) -> list[UnderWay]:
         """The batches that answers are waited for."""
         return self._results.under_way
+
+    def is_at_stake(self, request: Request) -> bool:
+        """As `Batched.is_at_stake`."""
+        return request.key() in self._pool.at_stake
 
     def drain(self) -> None:
         """No other batch goes out; those under way may still end."""

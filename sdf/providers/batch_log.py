@@ -14,6 +14,7 @@ import json
 import re
 import threading
 import time
+from array import array
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -32,12 +33,19 @@ ID_CHARS = 32
 @dataclass(slots=True)
 class Sent:
     """A batch that was asked for. `at` is in seconds since 1970 by the writer's clock; with `batch` None nobody knows
-    whether it was created. `joined` holds its custom ids, one behind the other: a corpus has a million of them."""
+    whether it was created. `joined` holds its custom ids, one behind the other: a corpus has a million of them; `usd`
+    what was set aside for each, in dollars."""
 
     name: str
     joined: str
     at: float
+    usd: array[float]
     batch: str | None = None
+
+    @property
+    def writer(self) -> str:
+        """Who sent it, as the ledger names its parts: "000003/w0001-000"."""
+        return self.name.rpartition("-")[0].replace("-", "/", 1)
 
     @property
     def n_requests(self) -> int:
@@ -84,13 +92,13 @@ class BatchLog:
         """Whether this worker sent it; then whoever asked for its requests is waiting for them."""
         return sent.name.startswith(f"{self._writer}-")
 
-    def intend(self, ids: Sequence[str]) -> Sent:
+    def intend(self, ids: Sequence[str], usd: Sequence[float]) -> Sent:
         """Durable when it returns: whatever happens next, these requests will be looked for before they are sent."""
         with self._turn:
-            sent = Sent(f"{self._writer}-{self._n_written:04d}", "".join(ids), self._clock())
+            sent = Sent(f"{self._writer}-{self._n_written:04d}", "".join(ids), self._clock(), array("d", usd))
             self._n_written += 1
             self._known[sent.name] = sent
-        if not self._put(sent.name + RECORD, {"at": sent.at, "ids": list(ids)}):
+        if not self._put(sent.name + RECORD, {"at": sent.at, "ids": list(ids), "usd": list(usd)}):
             raise StorageError(f"{self.where}/{sent.name}{RECORD}: written by another; is a second run going on?")
         return sent
 
@@ -132,9 +140,9 @@ class BatchLog:
         try:
             record = self._get(name + RECORD)
             joined = "".join(record["ids"])
-            if not all(CUSTOM_ID.fullmatch(each) for each in record["ids"]):
+            if not all(map(CUSTOM_ID.fullmatch, record["ids"])) or len(record["usd"]) != len(record["ids"]):
                 raise ValueError(name)
-            return Sent(name, joined, float(record["at"]))
+            return Sent(name, joined, float(record["at"]), array("d", record["usd"]))
         except (ValueError, KeyError, TypeError):
             raise self._damaged(name + RECORD) from None
 

@@ -35,12 +35,14 @@ PREFIX_HERE = "\0prefix"
 
 @dataclass(slots=True, eq=False)
 class Pooled:
-    """A request on its way out, encoded up to its prefix. `tried` names the batches that did not answer it."""
+    """A request on its way out, encoded up to its prefix. `tried` names the batches that did not answer it; `worst`
+    dollars are set aside for it."""
 
     key: str
     item: bytes
     prefix: bytes
     tried: Set[str]
+    worst: float
     sent: asyncio.Future[Sent] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     @property
@@ -61,8 +63,10 @@ class Pool:
         self._turn = asyncio.Lock()
         self._prefixes: OrderedDict[str, bytes] = OrderedDict()
         self._is_closed = False
+        # Requests of batches that this pool sent, or may have sent; whoever gets a result takes it out.
+        self.at_stake: set[str] = set()
 
-    async def sent(self, key: str, params: dict[str, Any], prefix: Prefix, tried: Set[str]) -> Sent:
+    async def sent(self, key: str, params: dict[str, Any], prefix: Prefix, tried: Set[str], worst: float = 0.0) -> Sent:
         """The batch that holds the request: one that is under way already, else the next to go out.
 
         Raises Stopped once the pool is closed; RequestRejected when the request alone is refused; Unavailable when no
@@ -71,9 +75,8 @@ class Pool:
         if self._is_closed:
             raise Stopped
         has_prefix = bool(prefix.text.strip())
-        pooled = Pooled(
-            key, _item(key, params, has_prefix=has_prefix), self._encoded(prefix) if has_prefix else b"", tried
-        )
+        item = _item(key, params, has_prefix=has_prefix)
+        pooled = Pooled(key, item, self._encoded(prefix) if has_prefix else b"", tried, worst)
         self._waiting.append(pooled)
         if self._gathering is None:
             self._gathering = asyncio.get_running_loop().create_task(self._gather_for_ever())
@@ -185,6 +188,7 @@ class Pool:
             if sent.batch is not None:
                 reach("batch submitted")
                 return sent
+            self.at_stake.difference_update(sent.ids)
             if isinstance(reply, RequestRejected):
                 return reply
             if isinstance(reply, Unauthorized) or time.monotonic() - began > batch_api.PATIENCE:
@@ -199,7 +203,9 @@ class Pool:
             if self._is_closed:
                 raise Stopped
             content = await asyncio.to_thread(_content, batch)
-            sent = await asyncio.to_thread(self._log.intend, [each.key for each in batch])
+            keys, usd = [each.key for each in batch], [each.worst for each in batch]
+            self.at_stake.update(keys)
+            sent = await asyncio.to_thread(self._log.intend, keys, usd)
             reach("batch intended")
             reply = await self._api.create(content)
         if isinstance(reply, str):

@@ -21,7 +21,7 @@ from sdf.allowance import LaneReport, LaneShare, Told
 from sdf.budget import Purse, Stopped, Till
 from sdf.errors import CircuitOpen, ProviderError, RateLimited, RequestRejected, SdfError, Unauthorized, Unavailable
 from sdf.prices import UNKNOWN
-from sdf.providers import Provider
+from sdf.providers import Batched, Provider
 from sdf.providers.crowd import LOOK, N_REJECTED, Crowd
 from sdf.providers.pace import Pace
 from sdf.records import Answer, Request, stream
@@ -56,7 +56,7 @@ class Governor:
 
     `clock` returns seconds and never goes back; `sleep` waits for as many. A request unanswered for `timeout`
     seconds is abandoned and sent again (None: never). `till` pays, and `crowd` counts the requests of all lanes of
-    the worker. One governor serves one event loop.
+    the worker. `batched` is the provider when its requests go on without us. One governor serves one event loop.
     """
 
     def __init__(
@@ -70,7 +70,9 @@ class Governor:
         timeout: float | None = TIMEOUT,
         till: Till | None = None,
         crowd: Crowd | None = None,
+        batched: Batched | None = None,
     ) -> None:
+        self._batched = batched
         self._provider, self._clock, self._sleep = provider, clock, sleep
         self._till = till or Till(Purse(), UNKNOWN)
         self._crowd = crowd or Crowd()
@@ -326,7 +328,7 @@ class Governor:
         """Sends the request, and settles what lies aside for it by what became of it."""
         is_lost = True
         try:
-            answer = await self._send(request)
+            answer = await self._send(request, worst)
             is_lost = False
         except ProviderError as error:
             is_lost = isinstance(error, Unavailable) and error.maybe_billed
@@ -338,14 +340,21 @@ class Governor:
             self._till.refused(worst)
             raise
         finally:
-            if is_lost:
+            if is_lost and self._is_at_stake(request):
                 self._till.lost(worst)
+            elif is_lost:
+                self._till.refused(worst)
         self._till.paid(request, worst, answer.usage)
         self._pace.answered(answer.usage)
         return answer
 
-    async def _send(self, request: Request) -> Answer:
-        sending = asyncio.ensure_future(self._provider.answer(request))
+    def _is_at_stake(self, request: Request) -> bool:
+        """What an earlier worker submitted is on its record, with what it set aside."""
+        return self._batched is None or self._batched.is_at_stake(request)
+
+    async def _send(self, request: Request, worst: float) -> Answer:
+        asking = self._batched.answer(request, worst) if self._batched else self._provider.answer(request)
+        sending = asyncio.ensure_future(asking)
         try:
             await asyncio.wait({sending}, timeout=self._timeout)
             if not sending.done():

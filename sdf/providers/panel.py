@@ -40,7 +40,7 @@ class Panel:
     ) -> None:
         self.recipe = recipe = job.recipe
         self._providers: dict[Backend, Provider] = {}
-        self._batched: list[Batched] = []
+        self._batched: dict[Backend, Batched] = {}
         self._seats: dict[Seat, Lane] = {}
         self._lanes: dict[str, Lane] = {}
         lanes: dict[tuple[Backend, str], Lane] = {}
@@ -57,6 +57,7 @@ class Panel:
                     timeout=None if backend.provider in providers.UNTIMED else TIMEOUT,
                     till=till,
                     crowd=crowd,
+                    batched=self._batched.get(backend),
                 )
                 lanes[backend, model] = Lane(self._providers[backend], model, till, governor)
                 self._lanes[f"{len(self._lanes)} {backend.provider} {model}"] = lanes[backend, model]
@@ -66,8 +67,8 @@ class Panel:
         settings = dict(backend.settings)
         if batches is None or backend.provider not in providers.BATCHED:
             return providers.make(backend.provider, settings)
-        self._batched.append(providers.make_batched(backend.provider, settings, batches))
-        return self._batched[-1]
+        self._batched[backend] = providers.make_batched(backend.provider, settings, batches)
+        return self._batched[backend]
 
     async def answer(self, request: Request) -> Answer:
         """As `Governor.answer`, by the backend of the request's seat."""
@@ -92,11 +93,11 @@ class Panel:
     @property
     def under_way(self) -> tuple[UnderWay, ...]:
         """The batches that answers are waited for."""
-        return tuple(each for batched in self._batched for each in batched.under_way)
+        return tuple(each for batched in self._batched.values() for each in batched.under_way)
 
     def drain(self) -> None:
         """No new batch goes out."""
-        for each in self._batched:
+        for each in self._batched.values():
             each.drain()
 
     async def close(self) -> None:

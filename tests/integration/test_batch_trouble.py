@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -9,7 +14,7 @@ from typing import Any
 import pytest
 from fake_batches import FakeBatches, serving_batches
 from support import make, make_job, shard_hashes, write_recipe
-from test_batches import GENRES, KEY, given, nth, oracle, quick
+from test_batches import GENRES, KEY, RUN, given, nth, oracle, quick
 from typer.testing import CliRunner
 
 from sdf import api, grants
@@ -164,7 +169,7 @@ def test_names_of_records_are_each_given_once(tmp_path: Path) -> None:
         start.wait()
         try:
             for j in range(10):
-                log.intend([f"{i:016x}{j:016x}"])
+                log.intend([f"{i:016x}{j:016x}"], [0.5])
         except SdfError as error:
             met.append(error)
 
@@ -317,10 +322,47 @@ def test_a_run_that_is_left_is_gone_on_with_under_its_own_cap(
     monkeypatch.setattr(grants, "GRANT_EVERY", 0.02)
     recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
     with serving_batches() as server:
+        seen: list[float] = []
         for _ in range(3):
             left_behind(recipe, out, server, max_cost=20)
-        waiting = api.status(out).cost
-        assert waiting.spent == 0 and 0 < waiting.presumed < 5
+            cost = api.status(out).cost
+            assert cost.spent == 0
+            seen.append(cost.presumed)
+        assert seen == pytest.approx([seen[0]] * 3) and seen[0] > 0
         server.lasts = 1
-        outcome = make(recipe, out, **given(server), max_cost=waiting.presumed + 0.1)
-        print(waiting, outcome.cost, billed(server), api.status(out).cost)
+        cap, n_runs = seen[0] + 0.15, 0
+        while not finished(recipe, out, server, cap):
+            n_runs += 1
+            assert n_runs < 10
+        assert billed(server) <= cap
+        cost = api.status(out).cost
+        assert cost.spent == pytest.approx(billed(server)) and cost.presumed == pytest.approx(0.0)
+    assert shard_hashes(out) == oracle
+
+
+def finished(recipe: str, out: Path, server: FakeBatches, cap: float) -> bool:
+    """Whether the run got to its end; what an earlier run left counts at its worst until this one has collected it."""
+    try:
+        return make(recipe, out, **given(server), max_cost=cap).finished
+    except BudgetExhausted:
+        return False
+
+
+def test_what_a_killed_run_had_submitted_counts_once_too(
+    oracle: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with serving_batches(lasts=10**9) as server:
+        fields = json.dumps(given(server) | {"max_cost": 20})
+        command = [sys.executable, "-c", RUN, recipe, str(out), fields]
+        environment = {**os.environ, "SDF_FAILPOINT": "batch submitted:1"}
+        killed = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2_000:]
+        before = api.status(out).cost
+        assert before.spent == 0 and before.presumed > 0
+        server.lasts = 1
+        assert make(recipe, out, **given(server), max_cost=20).finished
+        after = api.status(out).cost
+        assert after.spent == pytest.approx(billed(server))
+        assert after.presumed < 0.01, "beyond what was submitted nothing had been granted and not used"
+    assert shard_hashes(out) == oracle
