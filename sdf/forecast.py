@@ -22,7 +22,7 @@ from sdf.ledger import LedgerView, read_answers
 from sdf.manifest import ALL
 from sdf.plan import Plan, n_rounds
 from sdf.prices import Tariff, tariff
-from sdf.records import Usage
+from sdf.records import AnswerEntry
 from sdf.storage import RunDir
 
 PATH = "forecast.json"
@@ -31,8 +31,8 @@ N_RESAMPLES = 2_000
 # The 5th and the 95th of a hundred.
 LOW, HIGH = 5, 95
 
-# model, usage -> dollars; None where the price is not known.
-CostOf = Callable[[str, Usage], float | None]
+# Dollars of an answer; None where the price is not known.
+CostOf = Callable[[AnswerEntry], float | None]
 Floats = npt.NDArray[np.float64]
 
 
@@ -81,15 +81,18 @@ class Forecast:
 
 
 def costs_of(job: Job, *, in_batches: bool | None = None) -> CostOf:
-    """Prices of the job's models, as its providers bill them; or as they would, all in batches or none."""
+    """Prices as they were paid, each answer by the road it came; or as they would be, all in batches or none."""
     tariffs: dict[str, Tariff] = {}
     for seat in job.seats:
         backend, model = job.recipe.backend_of(seat), job.recipe.model_of(seat)
         found = tariff(job.prices, backend.provider, dict(backend.settings), model)
         tariffs[model] = found if in_batches is None else found._replace(batch=in_batches)
 
-    def cost(model: str, usage: Usage) -> float | None:
-        return tariffs[model].cost(usage) if model in tariffs else None
+    def cost(entry: AnswerEntry) -> float | None:
+        if in_batches is None and entry.cost_usd is not None:
+            return entry.cost_usd
+        found = tariffs.get(entry.answer.model)
+        return None if found is None else found.cost(entry.answer.usage)
 
     return cost
 
@@ -119,9 +122,9 @@ def _sampled(
 ) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
     """The briefs' samples, and those of angle rounds, by genre. Every answer counts, those no step could use too."""
     genres = {plan.brief(receipt.genre, receipt.index).id: receipt for receipt in view.receipts if receipt.index < n}
-    units: dict[str, list[tuple[str, Usage]]] = {}
+    units: dict[str, list[AnswerEntry]] = {}
     for entry in read_answers(run_dir, [location for _, location in view.keys]):
-        units.setdefault(entry.unit, []).append((entry.answer.model, entry.answer.usage))
+        units.setdefault(entry.unit, []).append(entry)
     samples: dict[str, list[Sample]] = {key: [] for key in plan.genres}
     rounds: dict[str, list[Sample]] = {key: [] for key in plan.genres}
     for unit, receipt in genres.items():
@@ -133,11 +136,11 @@ def _sampled(
     return samples, rounds
 
 
-def _sample(n_tokens: int, calls: Sequence[tuple[str, Usage]], cost_of: CostOf) -> Sample:
-    costs = [cost_of(model, usage) for model, usage in calls]
+def _sample(n_tokens: int, answers: Sequence[AnswerEntry], cost_of: CostOf) -> Sample:
+    costs = [cost_of(entry) for entry in answers]
     known = [cost for cost in costs if cost is not None]
     cost = sum(known) if len(known) == len(costs) else None
-    return Sample(n_tokens, sum(usage.output_tokens for _, usage in calls), cost)
+    return Sample(n_tokens, sum(entry.answer.usage.output_tokens for entry in answers), cost)
 
 
 class _Drawn(NamedTuple):

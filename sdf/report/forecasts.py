@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -9,6 +10,9 @@ from sdf.forecast import Forecast, Interval, costs_of, forecast
 from sdf.job import Job
 from sdf.ledger import read_ledger
 from sdf.manifest import ALL, Manifest
+from sdf.plan import Plan
+from sdf.providers import BATCHED
+from sdf.recipe import IN_FLIGHT
 from sdf.report.text import Row, table
 from sdf.storage import RunDir
 
@@ -18,7 +22,7 @@ HOUR = 3_600.0
 @dataclass(frozen=True, slots=True)
 class ForecastReport:
     """A forecast with the roads it may go. `cost_usd` maps "online" and "in batches" to dollars, None where the price
-    is not known; `hours` is of the road that was sampled, None when every answer was there already; `own_hours` is of
+    is not known; `hours` is of the road that was sampled, None when some answers were there already; `own_hours` is of
     engines that write `tokens_per_second` together."""
 
     forecast: Forecast
@@ -42,7 +46,8 @@ def forecast_report(
     roads = {"online": False, "in batches": True} if _sells_batches(job) else {"online": None}
     n_in_flight = job.recipe.n_in_flight * job.recipe.workers
     n_sampled = sum(each.n_sampled for each in found.genres)
-    paced = n_requests > 0 and found.n_briefs is not None
+    # The pace is only known of answers that were all waited for just now, by a road that answers at once.
+    paced = n_requests == view.n_answers and not _asks_in_batches(job)
     return ForecastReport(
         found,
         n,
@@ -53,7 +58,7 @@ def forecast_report(
         },
         hours(seconds, n_sampled, n_in_flight, found.n_briefs.mean) if paced and found.n_briefs else None,
         n_in_flight,
-        max(len(genre.brief_steps) for genre in job.genres),
+        n_batches(job, found),
         tokens_per_second,
         own_hours(found, tokens_per_second) if tokens_per_second else None,
     )
@@ -61,6 +66,24 @@ def forecast_report(
 
 def _sells_batches(job: Job) -> bool:
     return all(job.recipe.backend_of(seat).provider.startswith("anthropic") for seat in job.seats)
+
+
+def _asks_in_batches(job: Job) -> bool:
+    return any(job.recipe.backend_of(seat).provider in BATCHED for seat in job.seats)
+
+
+def n_batches(job: Job, foretold: Forecast) -> int:
+    """How many batches follow one another, were all asked in batches: the rounds of a lane, then the steps of a
+    document, of as many documents as fit at once."""
+    at_once = (job.recipe.in_flight or max(IN_FLIGHT.values())) * job.recipe.workers
+    n_briefs = 0 if foretold.n_briefs is None else foretold.n_briefs.mean
+    plan, depth = Plan(job), 1
+    for genre, each in zip(job.genres, foretold.genres, strict=True):
+        n_of_genre = math.ceil(each.n_briefs.mean) if each.n_briefs is not None else 1
+        place = plan.round_of(genre.key, min(n_of_genre, plan.n_briefs(genre.key) or n_of_genre) - 1)
+        depth = max(depth, len(genre.brief_steps) + (place[0].number + 1 if place is not None else 0))
+    n_steps = max(len(genre.brief_steps) for genre in job.genres)
+    return depth + n_steps * max(0, math.ceil(n_briefs / at_once) - 1)
 
 
 def hours(seconds: float, n_documents: int, n_in_flight: int, n_briefs: float) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from fake_api import serving
+from fake_batches import serving_batches
 from support import NOTE, write_recipe
 from typer.testing import CliRunner
 
@@ -82,3 +83,32 @@ def test_the_command_line_tells_it_and_the_run_compares_itself(tmp_path: Path) -
 def test_a_forecast_without_a_directory_is_refused(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["plan", write_recipe(tmp_path), "--forecast", "3"])
     assert told.exit_code == 2 and "--out" in told.stderr
+
+
+def test_a_forecast_through_batches_tells_batches_and_no_pace(tmp_path: Path) -> None:
+    """Angles online, the rest in batches: each answer counts at the price of the road it came."""
+    recipe = write_recipe(tmp_path, GENRES, tokens=6_000)
+    with serving_batches(lasts=1) as server:
+        quick = {"gather": "0.05", "poll": "0.02"}
+        given: dict[str, Any] = {
+            "provider": "anthropic-batch",
+            "model": "claude-sonnet-5-5",
+            "providers": {"angle": "anthropic"},
+            "models": {"angle": "claude-sonnet-5-5"},
+            "provider_settings": {"base_url": server.api.url, "angle.base_url": server.api.url, **quick},
+        }
+        report = api.forecast(recipe, 6, tmp_path / "out", **given)
+    paid, online, batches = report.forecast.cost_usd, report.cost_usd["online"], report.cost_usd["in batches"]
+    assert paid is not None and online is not None and batches is not None
+    assert batches.mean < paid.mean < online.mean
+    assert report.hours is None, "what a batch takes says nothing of online calls"
+    # Four angles a round: the rounds of a lane, then draft, polish and verdict.
+    assert report.n_batches > 3
+
+
+def test_a_second_forecast_that_finds_answers_tells_no_hours(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, GENRES, tokens=3_000)
+    with serving() as server:
+        given = {"provider": "openai", "model": "own", "provider_settings": {"base_url": server.url}}
+        assert api.forecast(recipe, 4, tmp_path / "out", **given).hours is not None
+        assert api.forecast(recipe, 6, tmp_path / "out", **given).hours is None
