@@ -15,8 +15,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from sdf.assemble import GenreTerms, Terms
 from sdf.audit import Audit
 from sdf.batches import Canceled
 from sdf.directory import job_of, occupy
-from sdf.errors import DamagedError, GenreError, Missing, RecipeChanged, RecipeError, StorageError, UsageError
+from sdf.errors import GenreError, RecipeChanged, RecipeError, StorageError, UsageError
 from sdf.eventloop import run_to_end
 from sdf.export import Exported, Wanted
 from sdf.export import export as export_corpus
@@ -36,22 +35,22 @@ from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.job import Job, load_job
-from sdf.ledger import check_ledger, read_ledger
-from sdf.manifest import ALL, Manifest
+from sdf.ledger import read_ledger
+from sdf.manifest import ALL
 from sdf.pipeline import Crew, InProcess, Run, Stop
 from sdf.plan import Plan
 from sdf.preflight import Finding
-from sdf.refold import refold
-from sdf.replay import replay as replay_ledger
 from sdf.report.arms import arms
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
 from sdf.report.forecasts import ForecastReport, comparison, forecast_report
 from sdf.report.plans import PlanReport, plan_report
 from sdf.report.text import json_of
-from sdf.reuse import bill
+from sdf.reuse.bill import bill
+from sdf.reuse.refold import refold
 from sdf.storage import RunDir
 from sdf.storage.lease import Lease
 from sdf.story import Outcome, Progress, terms_of
+from sdf.verification import Verification, together, verification
 
 Path_ = str | os.PathLike[str]
 
@@ -59,22 +58,6 @@ log = logging.getLogger(__name__)
 
 # Set by Ray for the entrypoint of a submitted job.
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """`problems` names every file that is not what was written; empty when all is well.
-
-    `made_good` names ledger files that are damaged or gone too, but whose loss a later run has answered anew: every
-    committed document has its answers elsewhere.
-    """
-
-    problems: tuple[str, ...]
-    made_good: tuple[str, ...]
-    n_shards: int
-    n_documents: int
-    n_tokens: int
-    replayed: bool
 
 
 def plan(recipe: str, *, reuse: Sequence[Path_] = (), **overrides: Any) -> PlanReport:
@@ -338,7 +321,7 @@ def audit(directory: Path_, *, before: Path_ | None = None, out: Path_ | None = 
     run_dir = RunDir(directory)
     job = job_of(run_dir)
     earlier = audits.read_audit(os.fspath(before)) if before is not None else None
-    found = audits.audit(run_dir, job, _committed(run_dir))
+    found = audits.audit(run_dir, job, shards.committed(run_dir))
     if earlier is not None:
         found = replace(found, changes=audits.changes(found.findings, earlier))
     if out is not None:
@@ -355,64 +338,12 @@ def _write_aside(path: Path, data: bytes) -> None:
         raise StorageError(f"{path}: cannot be written ({error.strerror}); give another --out") from None
 
 
-def _committed(run_dir: RunDir) -> Manifest:
-    manifest = shards.read_manifest(run_dir)
-    if manifest is None:
-        raise StorageError(
-            f"{run_dir.root}: nothing is committed yet; `sdf status {run_dir.root}` says where it stands"
-        )
-    return manifest
-
-
 def verify(directory: Path_, *, replay: bool = False) -> Verification:
     """Every byte and count of a corpus; with `replay`, that its ledger folds to exactly these shards."""
     run_dir = RunDir(directory)
     if stages := staged.kept(run_dir):
-        every = [verify(each.run_dir.root, replay=replay) for each in stages]
-        return Verification(
-            tuple(problem for each in every for problem in each.problems),
-            tuple(problem for each in every for problem in each.made_good),
-            sum(each.n_shards for each in every),
-            sum(each.n_documents for each in every),
-            sum(each.n_tokens for each in every),
-            replay,
-        )
-    job = job_of(run_dir)
-    problems = shards.verify_manifests(run_dir)
-    manifest = _committed(run_dir)
-    count = tokens.load(job.recipe.tokenizer).count
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        n_shards = len(manifest.shards)
-        found = pool.map(shards.verify_shard, [run_dir] * n_shards, manifest.shards, [count] * n_shards)
-        problems += [problem for each in found for problem in each]
-    ledger, made_good = _ledger_problems(run_dir, manifest)
-    problems += ledger
-    if replay:
-        terms = replace(terms_of(job, Plan(job)), target_tokens=manifest.target_tokens)
-        try:
-            problems += replay_ledger(job, terms, run_dir, manifest)
-        except DamagedError as error:
-            problems.append(f"not replayed: {error}")
-    return Verification(
-        tuple(problems), tuple(made_good), len(manifest.shards), manifest.n_documents, manifest.n_tokens, replay
-    )
-
-
-def _ledger_problems(run_dir: RunDir, manifest: Manifest) -> tuple[list[str], list[str]]:
-    """What is wrong with the ledger's files, and apart from it what of that a run has made good."""
-    problems = check_ledger(run_dir)
-    if not problems:
-        return [], []
-    view = read_ledger(run_dir)
-    settled = {receipt.brief for receipt in view.receipts}
-    try:
-        if not all(settled.issuperset(shards.read_ids(run_dir, shard)) for shard in manifest.shards):
-            return problems, []
-    except (Missing, DamagedError):
-        return problems, []
-    # A file that a resume does not see to be damaged was not made good by one.
-    made_good = [each for each in problems if each.startswith(tuple(f"{path}:" for path in view.damaged))]
-    return [each for each in problems if each not in made_good], made_good
+        return together([verify(each.run_dir.root, replay=replay) for each in stages])
+    return verification(run_dir, replay)
 
 
 def cancel(directory: Path_, *, say: Callable[[str], None] = lambda _: None) -> Canceled:

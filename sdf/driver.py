@@ -22,11 +22,11 @@ import ray
 from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from sdf.allowance import Account, Allowance
 from sdf.assemble import Cut, Pair
 from sdf.errors import EngineDead, RecipeError, SdfError, UsageError
 from sdf.job import Job
 from sdf.manifest import Shard
+from sdf.money.allowance import Account, Allowance
 from sdf.pipeline import WorkerLost
 from sdf.preflight import Finding, preflight
 from sdf.providers.engine_arguments import NAME as VLLM

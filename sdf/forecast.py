@@ -20,8 +20,8 @@ from sdf.errors import DamagedError, Missing
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_answers
 from sdf.manifest import ALL
+from sdf.money.prices import Tariff, tariff
 from sdf.plan import Plan, n_rounds
-from sdf.prices import Tariff, tariff
 from sdf.records import AnswerEntry
 from sdf.storage import RunDir
 

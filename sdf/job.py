@@ -15,16 +15,16 @@ from sdf import constitution as constitutions
 from sdf import genres as genre_files
 from sdf.bans import read_bans
 from sdf.constitution import Constitution
-from sdf.corpora import principles_of
 from sdf.decontaminate import Evaluation, pin
 from sdf.errors import ConstitutionError, DamagedError, GenreError, RecipeError
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.genres.model import STAGE
 from sdf.mix import genres_of
-from sdf.prices import Prices, builtin, example, load_prices
+from sdf.money.prices import Prices, builtin, example, load_prices
 from sdf.recipe import DECIDES, DROPPED_SAMPLING, UNSAID, Decides, Recipe, load, place_of
 from sdf.records import Seat, canonical_json, digest
+from sdf.sources.corpora import principles_of
 from sdf.storage import RunDir
 
 

@@ -18,20 +18,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from sdf.allowance import Account, Allowance
 from sdf.assemble import Cut, Pair, Terms
 from sdf.batches import UnderWays
 from sdf.errors import CircuitOpen, SdfError, StorageError, StorageFull, Superseded
 from sdf.failpoints import reach
+from sdf.grants.spending import Spending
 from sdf.job import Job
 from sdf.ledger import SettlementLog, read_ledger
 from sdf.manifest import Manifest, Shard, State
+from sdf.money.allowance import Account, Allowance
 from sdf.preflight import Finding, preflight
 from sdf.reading import Reader, is_written
 from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
 from sdf.shards.card import write_card
-from sdf.spending import Spending
 from sdf.storage import RunDir, check_epoch
 from sdf.storage.lease import RENEW_EVERY, STALE_AFTER, Lease
 from sdf.story import Outcome, Progress, Story, facts_of

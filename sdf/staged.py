@@ -14,17 +14,17 @@ from sdf import shards
 from sdf.directory import STAGES, job_of
 from sdf.errors import RecipeError, StorageError, UsageError
 from sdf.frontmatter import near
-from sdf.grants import together
+from sdf.grants.spent import together
 from sdf.job import Job, compile_job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import ALL
 from sdf.recipe import load, place_of, wanted
 from sdf.records import Usage
-from sdf.refold import refold
 from sdf.report.arms import arms
 from sdf.report.corpus import Count, Inspection, Status
 from sdf.report.plans import PlanReport, plan_report
-from sdf.reuse import bill
+from sdf.reuse.bill import bill
+from sdf.reuse.refold import refold
 from sdf.shards.file import COLUMNS
 from sdf.stages import Kept, Stage, keep, kept, resolved, split
 from sdf.storage import RunDir

@@ -15,7 +15,7 @@ import pyarrow as pa
 from sdf import __version__, tokens
 from sdf.assemble import Cut, Fold, GenreTerms, Terms
 from sdf.dispatch import Dispatch
-from sdf.grants import Cost
+from sdf.grants.spent import Cost
 from sdf.job import Job
 from sdf.ledger import LedgerView, SettlementLog
 from sdf.manifest import ALL, GenreCount, Manifest, Shard, State, TokenizerRef

@@ -13,14 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sdf.allowance import Account, Allowance, LaneReport
-from sdf.budget import Purse, Stopped
 from sdf.documents import Draft, Meter
 from sdf.errors import RequestRejected, SdfError
 from sdf.failpoints import reach
 from sdf.generate import settle_brief, settle_round
 from sdf.job import Job
 from sdf.ledger import AnswerReader, KeyIndex, LedgerWriter
+from sdf.money.allowance import Account, Allowance, LaneReport
+from sdf.money.budget import Purse, Stopped
 from sdf.plan import Plan
 from sdf.prompts import Composer
 from sdf.providers.batch_log import BatchLog, UnderWay

@@ -18,7 +18,7 @@ from typing import Any
 
 from aiohttp import web
 
-from sdf.prices import Tariff
+from sdf.money.prices import Tariff
 from sdf.providers.offline import Offline
 from sdf.records import (
     Answer,

@@ -10,9 +10,9 @@ import importlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from sdf.allowance import Told
 from sdf.errors import RecipeError
 from sdf.frontmatter import near
+from sdf.money.allowance import Told
 from sdf.providers.batch_log import BatchLog, Cancellation, Sent, UnderWay
 from sdf.providers.served import Served
 from sdf.records import Answer, Request

@@ -21,8 +21,8 @@ import aiohttp
 import anthropic
 import httpx2
 
-from sdf.allowance import Told
 from sdf.errors import NotServed, ProviderError, RecipeError, Unavailable
+from sdf.money.allowance import Told
 from sdf.providers.endpoints import (
     CONNECT_SECONDS,
     base_url,

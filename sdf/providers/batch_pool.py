@@ -14,9 +14,9 @@ from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
-from sdf.budget import Stopped
 from sdf.errors import ProviderError, RateLimited, RequestRejected, SdfError, Unauthorized, Unavailable
 from sdf.failpoints import reach
+from sdf.money.budget import Stopped
 from sdf.providers import batch_api
 from sdf.providers.batch_api import BatchAPI
 from sdf.providers.batch_log import BatchLog, Sent

@@ -17,10 +17,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from sdf.allowance import LaneReport, LaneShare, Told
-from sdf.budget import Purse, Stopped, Till
 from sdf.errors import CircuitOpen, ProviderError, RateLimited, RequestRejected, SdfError, Unauthorized, Unavailable
-from sdf.prices import UNKNOWN
+from sdf.money.allowance import LaneReport, LaneShare, Told
+from sdf.money.budget import Purse, Stopped, Till
+from sdf.money.prices import UNKNOWN
 from sdf.providers import Batched, Provider
 from sdf.providers.crowd import LOOK, N_REJECTED, Crowd
 from sdf.providers.pace import Pace

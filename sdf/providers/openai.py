@@ -20,8 +20,8 @@ from typing import Any
 
 import aiohttp
 
-from sdf.allowance import Told
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, Unauthorized, Unavailable
+from sdf.money.allowance import Told
 from sdf.providers.endpoints import (
     CONNECT_SECONDS,
     base_url,

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
-from sdf.allowance import Limits, Told
+from sdf.money.allowance import Limits, Told
 from sdf.records import Usage
 
 # Of a provider that has no rate limits, or says nothing of them.

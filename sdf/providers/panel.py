@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sdf import providers
-from sdf.allowance import LaneReport, LaneShare
-from sdf.budget import Purse, Till
 from sdf.job import Job
-from sdf.prices import tariff
+from sdf.money.allowance import LaneReport, LaneShare
+from sdf.money.budget import Purse, Till
+from sdf.money.prices import tariff
 from sdf.providers import Batched, Provider
 from sdf.providers.batch_log import BatchLog, UnderWay
 from sdf.providers.crowd import Crowd

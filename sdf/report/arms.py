@@ -7,7 +7,7 @@ from dataclasses import replace
 from sdf.genres import Genre, depending
 from sdf.job import Job
 from sdf.report.plans import PlanReport, StepPlan
-from sdf.reuse import Bill, Due
+from sdf.reuse.bill import Bill, Due
 
 NOTHING = Due(0, 0)
 

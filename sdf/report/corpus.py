@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from sdf.errors import DamagedError
-from sdf.grants import Cost
+from sdf.grants.spent import Cost, cost_of
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import ALL, Manifest, Shard
@@ -23,7 +23,6 @@ from sdf.parquet import open_parquet
 from sdf.records import Usage
 from sdf.report.trace import StepTrace, Trace, trace_of
 from sdf.shards import read_manifest, read_rejections
-from sdf.spending import cost_of
 from sdf.storage import RunDir, current_epoch
 from sdf.storage.lease import holder
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sdf.grants import Cost
+from sdf.grants.spent import Cost
 from sdf.records import Usage
 from sdf.story import Outcome
 

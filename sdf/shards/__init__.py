@@ -117,6 +117,16 @@ def read_manifest(run_dir: RunDir, number: int | None = None) -> Manifest | None
     return manifest
 
 
+def committed(run_dir: RunDir) -> Manifest:
+    """The newest manifest; StorageError when nothing is committed yet."""
+    manifest = read_manifest(run_dir)
+    if manifest is None:
+        raise StorageError(
+            f"{run_dir.root}: nothing is committed yet; `sdf status {run_dir.root}` says where it stands"
+        )
+    return manifest
+
+
 def verify_manifests(run_dir: RunDir) -> list[str]:
     """What is wrong with the log of manifests: files that are torn, edited, missing or not each other's successor."""
     problems: list[str] = []

@@ -38,7 +38,7 @@ from sdf.prompts import Composer
 from sdf.reading import Reader
 from sdf.recipe import size
 from sdf.records import Answer, AnswerEntry, Location, Receipt, Request, RoundReceipt, Settlement
-from sdf.replay import fold_ledger
+from sdf.reuse.replay import fold_ledger
 from sdf.storage import RunDir
 from sdf.story import terms_of
 from sdf.worker import FLUSH_BYTES

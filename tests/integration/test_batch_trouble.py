@@ -17,10 +17,11 @@ from support import make, make_job, shard_hashes, write_recipe
 from test_batches import GENRES, KEY, RUN, given, nth, oracle, quick
 from typer.testing import CliRunner
 
-from sdf import api, grants
+from sdf import api
 from sdf.cli import app
 from sdf.errors import BudgetExhausted, CircuitOpen, NotServed, RecipeError, SdfError, StillProcessing, UsageError
-from sdf.prices import builtin, tariff
+from sdf.grants import treasury
+from sdf.money.prices import builtin, tariff
 from sdf.providers import batch_api
 from sdf.providers.batch_log import BatchLog
 from sdf.storage import RunDir
@@ -302,7 +303,7 @@ def billed(server: FakeBatches) -> float:
 def test_a_cap_holds_and_neither_money_nor_the_pool_waits_for_the_other(
     oracle: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(grants, "GRANT_EVERY", 0.02)
+    monkeypatch.setattr(treasury, "GRANT_EVERY", 0.02)
     recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
     with serving_batches(lambda event, n: "expired" if event == "item" and n % 3 == 0 else None) as server:
         with pytest.raises(BudgetExhausted):
@@ -319,7 +320,7 @@ def test_a_run_that_is_left_is_gone_on_with_under_its_own_cap(
     oracle: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What lies at the API counts once, at its worst until it is collected, and at its price from then on."""
-    monkeypatch.setattr(grants, "GRANT_EVERY", 0.02)
+    monkeypatch.setattr(treasury, "GRANT_EVERY", 0.02)
     recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
     with serving_batches() as server:
         seen: list[float] = []

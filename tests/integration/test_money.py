@@ -14,10 +14,11 @@ from runs import Process, answers
 from support import documents, shard_hashes
 from test_api_providers import KEY, MODEL, Desk, desk
 
-from sdf import api, grants, worker
+from sdf import api, worker
 from sdf.errors import BudgetExhausted, RecipeError, Unauthorized
+from sdf.grants import treasury
 from sdf.ledger import read_ledger
-from sdf.prices import builtin, load_prices, tariff
+from sdf.money.prices import builtin, load_prices, tariff
 from sdf.providers import governor
 from sdf.storage import RunDir
 
@@ -34,7 +35,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(governor, "FIRST_WAIT", 0.01)
     monkeypatch.setattr(governor, "LONGEST_WAIT", 0.05)
     monkeypatch.setattr(worker, "FLUSH_SECONDS", 0.05)
-    monkeypatch.setattr(grants, "GRANT_EVERY", 0.02)
+    monkeypatch.setattr(treasury, "GRANT_EVERY", 0.02)
 
 
 @contextmanager

@@ -15,10 +15,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sdf.allowance import Account, LaneReport
-from sdf.budget import Purse, Stopped
-from sdf.grants import Grants
-from sdf.permits import Permits, shared_out
+from sdf.grants.dollars import Grants
+from sdf.grants.permits import Permits, shared_out
+from sdf.money.allowance import Account, LaneReport
+from sdf.money.budget import Purse, Stopped
 
 CENT = 1e-6
 

@@ -15,7 +15,8 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import sdf
-from sdf.cli import FLAGS, FOLDING, app, fraction
+from sdf.cli import app
+from sdf.cli.flags import FLAGS, FOLDING, fraction
 from sdf.errors import BudgetExhausted, Unauthorized
 from sdf.genres import BUILTIN_DIR
 from sdf.recipe import Recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdf.grants import Cost
+from sdf.grants.spent import Cost
 from sdf.records import Usage
 from sdf.report.costs import cache_line, cost_line, outcome_lines
 from sdf.story import Outcome

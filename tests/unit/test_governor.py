@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from sdf.allowance import LaneShare, Limits
-from sdf.budget import Purse, Till
 from sdf.errors import RateLimited, RequestRejected, Unauthorized, Unavailable
-from sdf.prices import Price, Tariff
+from sdf.money.allowance import LaneShare, Limits
+from sdf.money.budget import Purse, Till
+from sdf.money.prices import Price, Tariff
 from sdf.providers.crowd import LOOK, N_REJECTED, Crowd
 from sdf.providers.governor import LONGEST_WAIT, N_FAILURES, PATIENCE, Governor
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Wants

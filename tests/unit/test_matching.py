@@ -11,7 +11,7 @@ from support import LETTER, NOTE, documents, make, plain, write_recipe
 
 from sdf import api
 from sdf.errors import StorageError, UsageError
-from sdf.matching import Exclusions, exclusions
+from sdf.reuse.matching import Exclusions, exclusions
 from sdf.storage import RunDir
 
 GENRES = {"note": NOTE, "letter": LETTER}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdf.allowance import Limits, Told
+from sdf.money.allowance import Limits, Told
 from sdf.providers.pace import Pace, told_by_anthropic, told_by_openai
 from sdf.records import Usage
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sdf import prices
 from sdf.errors import RecipeError
-from sdf.prices import FREE, Price, builtin, load_prices, tariff
+from sdf.money import prices
+from sdf.money.prices import FREE, Price, builtin, load_prices, tariff
 from sdf.records import Usage
 
 MILLION = 1_000_000

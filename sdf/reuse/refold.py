@@ -19,12 +19,12 @@ from sdf.genres import Genre
 from sdf.job import Job
 from sdf.ledger import read_ledger
 from sdf.manifest import ALL
-from sdf.matching import accepted_places, check_known, exclusions, keeps, place_of
 from sdf.mix import check_ends, without
 from sdf.reading import Reader
 from sdf.recipe import shares
 from sdf.records import Receipt
-from sdf.replay import assemble
+from sdf.reuse.matching import accepted_places, check_known, exclusions, keeps, place_of
+from sdf.reuse.replay import assemble
 from sdf.storage import RunDir
 from sdf.story import Outcome, terms_of
 

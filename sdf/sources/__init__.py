@@ -16,13 +16,13 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from sdf.corpora import is_corpus, open_corpus, pinned, rows_with
 from sdf.errors import SourceError
 from sdf.frontmatter import near
 from sdf.genres import Source
 from sdf.genres.model import STAGE
 from sdf.parquet import open_parquet
 from sdf.records import canonical_json
+from sdf.sources.corpora import is_corpus, open_corpus, pinned, rows_with
 from sdf.storage import RunDir
 
 

@@ -13,8 +13,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sdf.allowance import Account
-from sdf.prices import Tariff
+from sdf.money.allowance import Account
+from sdf.money.prices import Tariff
 from sdf.records import Request, Usage
 
 # Dollars; sums of floats differ in their last digits.

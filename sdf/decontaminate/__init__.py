@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
+from sdf.decontaminate.evaluations import fingerprint, items
 from sdf.dedup import Index, Words32, signatures
 from sdf.errors import SourceError
-from sdf.evaluations import fingerprint, items
 from sdf.words import Hashes, encoded_words, n_words, runs, runs_within
 
 RUN_WORDS = 13

@@ -6,13 +6,14 @@ import logging
 import math
 from collections.abc import Mapping
 
-from sdf.allowance import Account, Allowance, LaneReport
 from sdf.errors import BudgetExhausted
-from sdf.grants import Cost, Grants, Spent, Treasury, spent_in
+from sdf.grants.dollars import Grants
+from sdf.grants.permits import Permits
+from sdf.grants.spent import Cost, spent_before
+from sdf.grants.treasury import Treasury
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_ledger
-from sdf.permits import Permits
-from sdf.prices import tariff
+from sdf.money.allowance import Account, Allowance, LaneReport
 from sdf.storage import RunDir
 
 log = logging.getLogger(__name__)
@@ -80,25 +81,3 @@ class Spending:
             presumed = max(presumed, self._treasury.grants.spent - spent)
         n_unpriced = sum(each.n_unpriced for each in self._accounts.values())
         return Cost(spent, presumed, here, n_unpriced, self._cap, self._before.unpriced)
-
-
-def spent_before(job: Job, run_dir: RunDir, view: LedgerView, epoch: int | None = None) -> Spent:
-    """What the directory cost before this epoch (None: in all). Answers that were bought while nobody knew their price
-    count at today's, where the job asks the same model."""
-    found = spent_in(run_dir, view, before_epoch=epoch)
-    asked = {job.recipe.model_of(seat): job.recipe.backend_of(seat) for seat in job.seats}
-    later, unpriced = 0.0, list[str]()
-    for model, usage in view.unpriced_by_model.items():
-        backend = asked.get(model)
-        cost = tariff(job.prices, backend.provider, dict(backend.settings), model).cost(usage) if backend else None
-        if cost is not None:
-            later += cost
-        else:
-            unpriced.append(model)
-    return Spent(found.proved + later, found.presumed, tuple(unpriced))
-
-
-def cost_of(job: Job, run_dir: RunDir, view: LedgerView) -> Cost:
-    """What the directory has cost so far, as its ledger and its grants tell it."""
-    found = spent_before(job, run_dir, view)
-    return Cost(found.proved, found.presumed, 0.0, 0, job.recipe.max_cost, found.unpriced)

@@ -20,7 +20,7 @@ from sdf.errors import RecipeError
 from sdf.frontmatter import Fault, Marked, near, read, validated
 from sdf.records import Usage
 
-TABLE = Path(__file__).parent / "data" / "prices.json"
+TABLE = Path(__file__).parents[1] / "data" / "prices.json"
 
 Ttl = Literal["5m", "1h"]
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from sdf.allowance import LaneReport, LaneShare, Told
+from sdf.money.allowance import LaneReport, LaneShare, Told
 
 # Of what a server has left below which requests are sent at half the pace it allows.
 LITTLE_LEFT = 0.05

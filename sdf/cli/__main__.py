@@ -1,0 +1,5 @@
+"""`python -m sdf.cli`, as `sdf`."""
+
+from sdf.cli import main
+
+main()

@@ -1,0 +1,122 @@
+"""What a directory has cost: what answers prove, and what is taken for spent beyond them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sdf.grants.treasury import outstanding
+from sdf.job import Job
+from sdf.ledger import LedgerView
+from sdf.money.prices import tariff
+from sdf.providers.batch_log import BatchLog
+from sdf.storage import RunDir
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What a directory has cost in all its life, in dollars, and what may be spent on it.
+
+    `spent` is what answers came to, of which `here` in this run; `presumed` is taken for spent besides: attempts whose
+    outcome is unknown, and grants of workers that ended without a word. `n_unpriced` answers of this run have no known
+    price, nor have those that the models in `unpriced` gave before. `cap` None: no limit was set.
+    """
+
+    spent: float
+    presumed: float
+    here: float
+    n_unpriced: int
+    cap: float | None
+    unpriced: tuple[str, ...] = ()
+
+    @property
+    def is_worth_saying(self) -> bool:
+        """Whether anyone who bills was asked, or a cap was set."""
+        return bool(self.spent or self.presumed or self.n_unpriced or self.unpriced) or self.cap is not None
+
+
+def together(costs: Sequence[Cost]) -> Cost | None:
+    """Of corpora made one after another; where a cap binds them, the last knows what all have cost."""
+    if not costs:
+        return None
+    last = costs[-1]
+    parts = [last] if last.cap is not None else costs
+    return Cost(
+        spent=math.fsum(each.spent for each in parts),
+        presumed=math.fsum(each.presumed for each in parts),
+        here=math.fsum(each.here for each in costs),
+        n_unpriced=sum(each.n_unpriced for each in costs),
+        cap=last.cap,
+        unpriced=tuple(dict.fromkeys(model for each in parts for model in each.unpriced)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a directory has cost so far, in dollars: proved by answers in its ledger, and beyond them taken for spent,
+    because a worker that was granted it ended without a word. What the models in `unpriced` took has no known price."""
+
+    proved: float
+    presumed: float
+    unpriced: tuple[str, ...] = ()
+
+    @property
+    def total(self) -> float:
+        return self.proved + self.presumed
+
+    def __add__(self, other: Spent) -> Spent:
+        unpriced = tuple(dict.fromkeys(self.unpriced + other.unpriced))
+        return Spent(self.proved + other.proved, self.presumed + other.presumed, unpriced)
+
+
+def spent_in(run_dir: RunDir, view: LedgerView, *, before_epoch: int | None = None) -> Spent:
+    """Of all epochs, or of those before one. DamagedError names a record that cannot be read."""
+    proved = {name: cost for name, cost in view.cost_by_writer.items() if _is_before(name, before_epoch)}
+    submitted, presumed = _submitted(run_dir, view)
+    for worker, amount in outstanding(run_dir).items():
+        if _is_before(worker, before_epoch):
+            presumed += max(0.0, amount - proved.get(worker, 0.0) - submitted.get(worker, 0.0))
+    return Spent(math.fsum(proved.values()), presumed)
+
+
+def _submitted(run_dir: RunDir, view: LedgerView) -> tuple[dict[str, float], float]:
+    """Dollars that workers set aside for what they submitted in batches and did not collect, by worker; and those of
+    what nobody has collected yet: it counts once, at its worst, however many runs have waited for it."""
+    by_worker: dict[str, dict[str, float]] = {}
+    waiting: dict[str, float] = {}
+    for sent in BatchLog(run_dir, "books").known():
+        own = by_worker.setdefault(sent.writer, {})
+        for key, usd in zip(sent.ids, sent.usd, strict=True):
+            answered = view.keys.find(key)
+            if answered is None or answered.part.rpartition("-")[0] != sent.writer:
+                own[key] = max(usd, own.get(key, 0.0))
+            if answered is None:
+                waiting[key] = max(usd, waiting.get(key, 0.0))
+    return {worker: math.fsum(own.values()) for worker, own in by_worker.items()}, math.fsum(waiting.values())
+
+
+def _is_before(worker: str, epoch: int | None) -> bool:
+    return epoch is None or int(worker.partition("/")[0]) < epoch
+
+
+def spent_before(job: Job, run_dir: RunDir, view: LedgerView, epoch: int | None = None) -> Spent:
+    """What the directory cost before this epoch (None: in all). Answers that were bought while nobody knew their price
+    count at today's, where the job asks the same model."""
+    found = spent_in(run_dir, view, before_epoch=epoch)
+    asked = {job.recipe.model_of(seat): job.recipe.backend_of(seat) for seat in job.seats}
+    later, unpriced = 0.0, list[str]()
+    for model, usage in view.unpriced_by_model.items():
+        backend = asked.get(model)
+        cost = tariff(job.prices, backend.provider, dict(backend.settings), model).cost(usage) if backend else None
+        if cost is not None:
+            later += cost
+        else:
+            unpriced.append(model)
+    return Spent(found.proved + later, found.presumed, tuple(unpriced))
+
+
+def cost_of(job: Job, run_dir: RunDir, view: LedgerView) -> Cost:
+    """What the directory has cost so far, as its ledger and its grants tell it."""
+    found = spent_before(job, run_dir, view)
+    return Cost(found.proved, found.presumed, 0.0, 0, job.recipe.max_cost, found.unpriced)

@@ -1,0 +1,1 @@
+"""Another corpus of the same answers: counted, folded again, matched, replayed."""
