@@ -1,24 +1,25 @@
 """Near-duplicates: a MinHash signature per text, an index that proposes pairs, exact Jaccard that decides.
 
-Signatures equal those of `datasketch.MinHash(num_perm=120, seed=1)` (2.0 and later) bit for bit. They are computed
-here because one call per document there takes more than twice as long, and because its default scheme changed
-between versions while signatures are kept in ledgers.
+Signatures equal those of `datasketch.MinHash(num_perm=120, seed=1)` (2.0 and later) bit for bit, given the same hash of
+a shingle. They are computed here because a call per shingle takes many times as long, and because its default scheme
+changed between versions while signatures are kept in ledgers.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
-from hashlib import sha1
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from sdf.records import stream
-from sdf.words import encoded_words, words
+from sdf.words import n_words, runs, words
 
 NUM_PERM = 120
+# Another name for every change of what a signature is: measures in a ledger that were taken by another are taken anew.
+SCHEME = "words-5 x 120"
 SIGNATURE = np.dtype("<u4")
 SHINGLE_WORDS = 5
 
@@ -28,12 +29,14 @@ SLACK = 0.15
 
 Words32 = npt.NDArray[np.uint32]
 Words64 = npt.NDArray[np.uint64]
-Word = TypeVar("Word", str, bytes)
 
 
 def shingles(text: str) -> frozenset[str]:
     """The distinct runs of five words; a text of fewer words is one shingle, so the set is never empty."""
-    return frozenset(map(" ".join, _runs(words(text))))
+    found = words(text)
+    if len(found) < SHINGLE_WORDS:
+        return frozenset([" ".join(found)])
+    return frozenset(map(" ".join, zip(*(found[start:] for start in range(SHINGLE_WORDS)))))  # noqa: B905
 
 
 def jaccard(a: str, b: str) -> float:
@@ -48,7 +51,7 @@ def signatures(texts: Sequence[str]) -> Words32:
     rows = np.full((len(texts), NUM_PERM), 0xFFFFFFFF, SIGNATURE)
     scratch = np.empty((NUM_PERM, _BLOCK), np.uint32)
     for row, text in zip(rows, texts, strict=True):
-        hashes = _hashes(encoded_words(text))
+        hashes = _hashes(text)
         for start in range(0, len(hashes), _BLOCK):
             block = hashes[start : start + _BLOCK]
             permuted = np.multiply(_FACTORS, block, out=scratch[:, : len(block)])
@@ -150,18 +153,11 @@ def _proposed(similarity: float, n_bands: int, n_rows: int) -> float:
     return 1.0 - (1.0 - similarity**n_rows) ** n_bands
 
 
-def _runs(found: list[Word]) -> Iterable[tuple[Word, ...]]:
-    if len(found) < SHINGLE_WORDS:
-        return [tuple(found)]
-    return zip(*(found[start:] for start in range(SHINGLE_WORDS)))  # noqa: B905
-
-
-def _hashes(found: list[bytes]) -> Words32:
-    """The first four bytes of each shingle's SHA-1, mixed by MurmurHash3's finaliser, as datasketch has it."""
-    shingled = list(map(b" ".join, _runs(found)))
-    # A list, not the map: hashing in one go and joining in another takes a tenth less.
-    digests = b"".join([sha1(run, usedforsecurity=False).digest() for run in shingled])
-    hashes: Words32 = np.frombuffer(digests, SIGNATURE)[::5]
+def _hashes(text: str) -> Words32:
+    """One for every shingle, in order; of a shingle said twice, twice. Mixed by MurmurHash3's finaliser, as datasketch
+    has it."""
+    found = runs(text, min(SHINGLE_WORDS, n_words(text)) or 1)
+    hashes = (found >> np.uint64(32)).astype(np.uint32) if len(found) else np.zeros(1, np.uint32)
     hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return hashes ^ (hashes >> np.uint32(16))

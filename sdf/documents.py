@@ -16,7 +16,7 @@ from sdf.answers import value
 from sdf.checks import Checks, Subject, asked_language, forbidden_by, language_of, reject_reason
 from sdf.columns import Columns, Draft, emit
 from sdf.decontaminate import Decontaminator
-from sdf.dedup import Words32, signatures
+from sdf.dedup import SCHEME, Words32, signatures
 from sdf.errors import GenreError
 from sdf.genres import Genre, Step
 from sdf.genres.model import TEMPLATE
@@ -105,6 +105,7 @@ class Meter:
         return digest(
             "basis",
             __version__,
+            SCHEME,
             self._tokenizer.hash,
             canonical_json(rules),
             declared.dedup,

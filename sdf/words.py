@@ -78,8 +78,7 @@ def n_words(text: str) -> int:
     return len(_hashed(text)[1]) - 1
 
 
-@lru_cache(maxsize=1)  # Leaks and contamination ask for runs of the same text, one after the other.
-@lru_cache(maxsize=1)  # Leaks and contamination ask for runs of the same text, of several lengths, one after the other.
+@lru_cache(maxsize=1)  # Duplicates, leaks and contamination ask for runs of the same text, one after the other.
 def _hashed(text: str) -> tuple[Hashes, Places]:
     return _sums(encoded_words(text))
 
