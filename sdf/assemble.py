@@ -111,6 +111,8 @@ class Fold:
         self._index: dict[str, Index] = {}
         self._kept: dict[str, list[tuple[str, Location]]] = {}
         self._verdicts: dict[Pair, bool] = {}
+        # Of receipts that wait: how many were kept when they were looked up, and what was found.
+        self._looked_up: dict[Location, tuple[int, list[tuple[str, Pair]]]] = {}
 
     @property
     def finished(self) -> bool:
@@ -187,9 +189,8 @@ class Fold:
         tally.next += len(unit)
         standing = [receipt for receipt in unit if self._is_kept(receipt)]
         rejections = self._rejections(standing if self.terms.exactly else unit) if standing else []
-        if self._verdicts:
-            settled = {receipt.location for receipt in unit}
-            self._verdicts = {pair: same for pair, same in self._verdicts.items() if pair[1] not in settled}
+        for receipt in unit:
+            self._forget(receipt)
         if rejections:
             self._reject(tally, rejections)
             return
@@ -265,8 +266,19 @@ class Fold:
             return []
         config = self._sequences[receipt.genre].config
         kept = self._kept.get(config, [])
+        n_kept, found = self._looked_up.get(receipt.location, (-1, []))
+        if n_kept == len(kept):
+            return found
         handles = self._index_of(config).candidates(_signature(receipt))
-        return [(kept[handle][0], (kept[handle][1], receipt.location)) for handle in handles]
+        found = [(kept[handle][0], (kept[handle][1], receipt.location)) for handle in handles]
+        self._looked_up[receipt.location] = len(kept), found
+        return found
+
+    def _forget(self, receipt: Receipt) -> None:
+        """What was found for a receipt before is among what was found last: an index only grows."""
+        _, found = self._looked_up.pop(receipt.location, (0, []))
+        for _, pair in found:
+            self._verdicts.pop(pair, None)
 
     def _original(self, receipt: Receipt) -> str | None:
         return next((brief for brief, pair in self._pairs(receipt) if self._verdicts[pair]), None)

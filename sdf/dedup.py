@@ -8,7 +8,7 @@ changed between versions while signatures are kept in ledgers.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,16 +48,21 @@ def jaccard(a: str, b: str) -> float:
 
 def signatures(texts: Sequence[str]) -> Words32:
     """One row of 120 hashes per text, in order; shape (n, 120). `row.tobytes()` is what a receipt carries."""
-    rows = np.full((len(texts), NUM_PERM), 0xFFFFFFFF, SIGNATURE)
+    return np.array(list(signed(texts)), SIGNATURE).reshape(len(texts), NUM_PERM)
+
+
+def signed(texts: Iterable[str]) -> Iterator[Words32]:
+    """The same, one by one: what else is asked of a text's runs of words meanwhile finds them hashed."""
     scratch = np.empty((NUM_PERM, _BLOCK), np.uint32)
-    for row, text in zip(rows, texts, strict=True):
+    for text in texts:
+        row = np.full(NUM_PERM, 0xFFFFFFFF, SIGNATURE)
         hashes = _hashes(text)
         for start in range(0, len(hashes), _BLOCK):
             block = hashes[start : start + _BLOCK]
             permuted = np.multiply(_FACTORS, block, out=scratch[:, : len(block)])
             permuted += _OFFSETS
             np.minimum(row, permuted.min(axis=1), out=row)
-    return rows
+        yield row
 
 
 class Index:

@@ -16,7 +16,7 @@ from sdf.answers import value
 from sdf.checks import Checks, Subject, asked_language, forbidden_by, language_of, reject_reason
 from sdf.columns import Columns, Draft, emit
 from sdf.decontaminate import Decontaminator
-from sdf.dedup import SCHEME, Words32, signatures
+from sdf.dedup import SCHEME, Words32, signed
 from sdf.errors import GenreError
 from sdf.genres import Genre, Step
 from sdf.genres.model import TEMPLATE
@@ -114,14 +114,14 @@ class Meter:
         )
 
     def measure(self, drafts: Sequence[Draft]) -> list[Measures]:
-        """In the order given: one tokenizer call, one pass of hashing per text."""
+        """In the order given: one tokenizer call, one pass of hashing per text, which the checks share."""
         packed = [self._packed(draft) for draft in drafts]
         counts = iter(self._tokenizer.count([each.counted for each in packed if each is not None]))
-        signed = iter(signatures([each.compared for each in packed if each is not None and each.compared is not None]))
+        rows = signed(each.compared for each in packed if each is not None and each.compared is not None)
         return [
             Measures(self.basis(draft.brief.genre), 0, UNPACKED, b"")
             if each is None
-            else self._measures(draft, each, next(counts), None if each.compared is None else next(signed))
+            else self._measures(draft, each, next(counts), None if each.compared is None else next(rows))
             for draft, each in zip(drafts, packed, strict=True)
         ]
 

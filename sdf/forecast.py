@@ -8,7 +8,7 @@ that a small one cannot: near-duplicates grow with size, and a cache is warm mor
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,11 +18,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from sdf.errors import DamagedError, Missing
 from sdf.job import Job
-from sdf.ledger import LedgerView, read_answers
+from sdf.ledger import LedgerView, read_answers, read_ledger
 from sdf.manifest import ALL
 from sdf.money.prices import Tariff, tariff
 from sdf.plan import Plan, n_rounds
-from sdf.records import AnswerEntry
+from sdf.records import AnswerEntry, Receipt, RoundReceipt
 from sdf.storage import RunDir
 
 PATH = "forecast.json"
@@ -35,6 +35,8 @@ LOW, HIGH = 5, 95
 CostOf = Callable[[AnswerEntry], float | None]
 Floats = npt.NDArray[np.float64]
 
+NOTHING: Mapping[str, int] = {}
+
 
 class Interval(NamedTuple):
     """An estimate with its 90 % interval; the bounds are equal to it where one sample says nothing of spread."""
@@ -42,6 +44,12 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+    def times(self, factor: float) -> Interval:
+        return Interval(*(each * factor for each in self))
+
+    def plus(self, amount: float) -> Interval:
+        return Interval(*(each + amount for each in self))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,10 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class GenreForecast:
-    """What a genre's share of the target takes. None where no sampled brief was accepted, or no price is known."""
+    """What a genre's share of the target takes. None where no sampled brief was accepted, or no price is known.
+
+    `n_there` is how many briefs there are at most, None where they are endless; `n_briefs` ends with them.
+    """
 
     key: str
     n_sampled: int
@@ -66,11 +77,19 @@ class GenreForecast:
     n_briefs: Interval | None
     n_output: Interval | None
     cost_usd: Interval | None
+    n_there: int | None = None
+
+    @property
+    def falls_short(self) -> bool:
+        """Whether its briefs are expected to end before its share of the target is reached."""
+        if self.target_tokens == ALL or self.n_briefs is None or self.tokens_per_document is None:
+            return False
+        return self.n_briefs.mean * self.accepted.mean * self.tokens_per_document.mean < 0.999 * self.target_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """The whole corpus. `cost_usd` is at the prices that were paid (online, or in batches); hours come from `Pace`."""
+    """The whole corpus. `cost_usd` is at the prices that were paid (online, or in batches)."""
 
     recipe_hash: str
     target_tokens: int
@@ -97,43 +116,75 @@ def costs_of(job: Job, *, in_batches: bool | None = None) -> CostOf:
     return cost
 
 
-def forecast(job: Job, run_dir: RunDir, view: LedgerView, n: int, cost_of: CostOf) -> Forecast:
-    """From the first `n` briefs of each genre, which the ledger holds."""
-    plan = Plan(job)
-    samples, round_costs = _sampled(plan, run_dir, view, n, cost_of)
-    total = sum(job.recipe.mix.values())
-    drawn: list[_Drawn] = []
+class Asked(NamedTuple):
+    """What a ledger holds of the first briefs of each genre: their receipts, their angle rounds, and every answer to
+    either, by unit. Answers no step could use count too."""
+
+    receipts: Mapping[str, Receipt]
+    rounds: Sequence[RoundReceipt]
+    answers: Mapping[str, Sequence[AnswerEntry]]
+    n_answers: int
+
+
+def read_asked(job: Job, run_dir: RunDir, n: int, reused: Sequence[RunDir] = ()) -> Asked:
+    """Of the first `n` briefs of each genre. An answer that was copied from one of `reused` counts as it was paid
+    there: the copy says that it cost nothing."""
+    plan, view = Plan(job), read_ledger(run_dir)
+    paid = {entry.key: entry for other in reused for entry in _all_answers(other, read_ledger(other))}
+    answers: dict[str, list[AnswerEntry]] = {}
+    for entry in _all_answers(run_dir, view):
+        answers.setdefault(entry.unit, []).append(paid.get(entry.key, entry))
+    receipts = {plan.brief(receipt.genre, receipt.index).id: receipt for receipt in view.receipts if receipt.index < n}
+    return Asked(receipts, view.rounds, answers, view.n_answers)
+
+
+def _all_answers(run_dir: RunDir, view: LedgerView) -> list[AnswerEntry]:
+    return read_answers(run_dir, [location for _, location in view.keys])
+
+
+def forecast(job: Job, asked: Asked, cost_of: CostOf, expected: Mapping[str, int] = NOTHING) -> Forecast:
+    """From what was asked. `expected` are rows of sources that are not made yet, by genre."""
+    plan, total = Plan(job, expected), sum(job.recipe.mix.values())
+    genres: list[GenreForecast] = []
     for genre in job.genres:
         target = None if job.recipe.tokens == ALL else job.recipe.tokens * job.recipe.mix[genre.key] / total
-        drawn.append(_draw(job, plan, genre.key, target, samples[genre.key], round_costs[genre.key]))
-    whole = all(each.n_briefs is not None for each in drawn)
+        genres.append(_genre_forecast(plan, genre.key, target, asked, cost_of))
     return Forecast(
         job.hash,
         job.recipe.tokens,
-        tuple(each.forecast for each in drawn),
-        _summed([each.n_briefs for each in drawn]) if whole else None,
-        _summed([each.n_output for each in drawn]) if whole else None,
-        _summed([each.cost for each in drawn]),
+        tuple(genres),
+        together([each.n_briefs for each in genres]),
+        together([each.n_output for each in genres]),
+        together([each.cost_usd for each in genres]),
     )
 
 
-def _sampled(
-    plan: Plan, run_dir: RunDir, view: LedgerView, n: int, cost_of: CostOf
-) -> tuple[dict[str, list[Sample]], dict[str, list[Sample]]]:
-    """The briefs' samples, and those of angle rounds, by genre. Every answer counts, those no step could use too."""
-    genres = {plan.brief(receipt.genre, receipt.index).id: receipt for receipt in view.receipts if receipt.index < n}
-    units: dict[str, list[AnswerEntry]] = {}
-    for entry in read_answers(run_dir, [location for _, location in view.keys]):
-        units.setdefault(entry.unit, []).append(entry)
-    samples: dict[str, list[Sample]] = {key: [] for key in plan.genres}
-    rounds: dict[str, list[Sample]] = {key: [] for key in plan.genres}
-    for unit, receipt in genres.items():
-        accepted = 0 if receipt.reason else receipt.n_tokens
-        samples[receipt.genre].append(_sample(accepted, units.get(unit, ()), cost_of))
-    for each in view.rounds:
-        if each.key.genre in rounds:
-            rounds[each.key.genre].append(_sample(0, units.get(each.round, ()), cost_of))
-    return samples, rounds
+def _genre_forecast(plan: Plan, key: str, target: float | None, asked: Asked, cost_of: CostOf) -> GenreForecast:
+    samples = [
+        _sample(0 if receipt.reason else receipt.n_tokens, asked.answers.get(unit, ()), cost_of)
+        for unit, receipt in asked.receipts.items()
+        if receipt.genre == key
+    ]
+    lengths = np.array([each.n_tokens for each in samples if each.n_tokens], dtype=np.float64)
+    wanted, accepted = ALL if target is None else round(target), wilson(len(lengths), len(samples))
+    n_there, seed = plan.n_briefs(key), plan.job.recipe.seed
+    totals = sampled_totals(samples, target, seed, n_there)
+    if totals is None:
+        return GenreForecast(key, len(samples), 0, wanted, None, accepted, None, None, None, n_there)
+    rounds = [_sample(0, asked.answers.get(each.round, ()), cost_of) for each in asked.rounds if each.key.genre == key]
+    totals = _with_rounds(plan, key, totals, rounds)
+    return GenreForecast(
+        key,
+        len(samples),
+        len(lengths),
+        wanted,
+        _interval(_mean(lengths, _picks(seed, len(lengths)))),
+        accepted,
+        totals.briefs,
+        totals.output,
+        totals.cost,
+        n_there,
+    )
 
 
 def _sample(n_tokens: int, answers: Sequence[AnswerEntry], cost_of: CostOf) -> Sample:
@@ -143,73 +194,44 @@ def _sample(n_tokens: int, answers: Sequence[AnswerEntry], cost_of: CostOf) -> S
     return Sample(n_tokens, sum(entry.answer.usage.output_tokens for entry in answers), cost)
 
 
-class _Drawn(NamedTuple):
-    """A genre's forecast, and its resampled totals."""
-
-    forecast: GenreForecast
-    n_briefs: Floats | None
-    n_output: Floats | None
-    cost: Floats | None
-
-
 class Totals(NamedTuple):
-    """What a genre takes to reach its tokens. The arrays are resampled; their first is of the samples themselves."""
+    """What a genre takes to reach its tokens. `cost` None where a price is not known."""
 
     briefs: Interval
-    of_briefs: Floats
-    of_output: Floats
-    of_cost: Floats | None
-
-    @property
-    def cost(self) -> Interval | None:
-        return None if self.of_cost is None else _interval(self.of_cost)
+    output: Interval
+    cost: Interval | None
 
 
 def sampled_totals(
-    samples: Sequence[Sample], target: float | None, seed: int, n_rows: int | None = None
+    samples: Sequence[Sample], target: float | None, seed: int, n_there: int | None = None
 ) -> Totals | None:
-    """Of `target` accepted tokens, or with None of all `n_rows` briefs; without angle rounds. None when no sample was
-    accepted."""
+    """Of `target` accepted tokens, or with None of all briefs; never of more briefs than there are. Without angle
+    rounds. None when no sample was accepted."""
     n_tokens = np.array([each.n_tokens for each in samples], dtype=np.float64)
     if not n_tokens.any():
         return None
     picks = _picks(seed, len(samples))
     # A resample without one accepted document says that none will come; the shortest real one stands in for it.
     per_brief = np.maximum(_mean(n_tokens, picks), n_tokens[n_tokens > 0].min() / len(samples))
-    n_briefs = np.full_like(per_brief, n_rows or 0) if target is None else target / per_brief
+    n_briefs = np.minimum(math.inf if target is None else target / per_brief, math.inf if n_there is None else n_there)
     n_output = n_briefs * _mean(np.array([each.n_output for each in samples], dtype=np.float64), picks)
     costs = _costs(samples)
-    return Totals(_interval(n_briefs), n_briefs, n_output, None if costs is None else n_briefs * _mean(costs, picks))
+    cost = None if costs is None else _interval(n_briefs * _mean(costs, picks))
+    return Totals(_interval(n_briefs), _interval(n_output), cost)
 
 
-def _draw(
-    job: Job, plan: Plan, key: str, target: float | None, samples: Sequence[Sample], rounds: Sequence[Sample]
-) -> _Drawn:
-    wanted = ALL if target is None else round(target)
-    seed = job.recipe.seed
-    lengths = np.array([each.n_tokens for each in samples if each.n_tokens], dtype=np.float64)
-    accepted = wilson(len(lengths), len(samples))
-    totals = sampled_totals(samples, target, seed, plan.n_briefs(key))
-    if totals is None:
-        bare = GenreForecast(key, len(samples), 0, wanted, None, accepted, None, None, None)
-        return _Drawn(bare, None, None, None)
-    n_of_rounds = n_rounds(plan.genres[key], plan, math.ceil(totals.briefs.mean), len(job.constitution.principles))
-    of_rounds = _costs(rounds)
-    cost = None
-    if totals.of_cost is not None and of_rounds is not None:
-        cost = totals.of_cost + n_of_rounds * (of_rounds.mean() if len(of_rounds) else 0.0)
-    found = GenreForecast(
-        key,
-        len(samples),
-        len(lengths),
-        wanted,
-        _interval(_mean(lengths, _picks(seed, len(lengths)))),
-        accepted,
+def _with_rounds(plan: Plan, key: str, totals: Totals, rounds: Sequence[Sample]) -> Totals:
+    """With the angle rounds that so many briefs take, at the mean of those that were asked."""
+    if not rounds:
+        return totals
+    n_briefs, n_cells = math.ceil(totals.briefs.mean), len(plan.job.constitution.principles)
+    n_of_one = n_rounds(plan.genres[key], plan, n_briefs, n_cells) / len(rounds)
+    costs = _costs(rounds)
+    return Totals(
         totals.briefs,
-        _interval(totals.of_output),
-        _interval(cost) if cost is not None else None,
+        totals.output.plus(n_of_one * sum(each.n_output for each in rounds)),
+        totals.cost.plus(n_of_one * float(costs.sum())) if totals.cost is not None and costs is not None else None,
     )
-    return _Drawn(found, totals.of_briefs, totals.of_output, cost)
 
 
 def _costs(samples: Sequence[Sample]) -> Floats | None:
@@ -234,14 +256,15 @@ def _interval(resampled: Floats) -> Interval:
     return Interval(float(resampled[0]), float(low), float(high))
 
 
-def _summed(parts: Sequence[Floats | None]) -> Interval | None:
-    """Genres are resampled independently of each other."""
+def together(parts: Sequence[Interval | None]) -> Interval | None:
+    """The sum of estimates that are independent of each other; None where one of them is not known."""
     known = [part for part in parts if part is not None]
     if not known or len(known) < len(parts):
         return None
-    rng = np.random.default_rng(0)
-    mixed = [np.concatenate([part[:1], rng.permutation(part[1:])]) for part in known]
-    return _interval(np.sum(mixed, axis=0))
+    mean = math.fsum(each.mean for each in known)
+    below = math.hypot(*(each.mean - each.low for each in known))
+    above = math.hypot(*(each.high - each.mean for each in known))
+    return Interval(mean, mean - below, mean + above)
 
 
 def wilson(n_accepted: int, n: int) -> Interval:
