@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sdf import audit as audits
-from sdf import batches, shards, staged, tokens
+from sdf import batches, sampling, shards, staged, tokens
 from sdf import forecast as forecasts
 from sdf import genres as genre_files
 from sdf.assemble import GenreTerms, Terms
@@ -42,7 +43,7 @@ from sdf.plan import Plan
 from sdf.preflight import Finding
 from sdf.report.arms import arms
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
-from sdf.report.forecasts import ForecastReport, comparison, forecast_report
+from sdf.report.forecasts import Effort, ForecastReport, comparison, forecast_report, report_of_stages
 from sdf.report.plans import PlanReport, plan_report
 from sdf.report.text import json_of
 from sdf.reuse.bill import bill
@@ -87,8 +88,38 @@ def forecast(
     """What the corpus will take, from the first `n` briefs of each genre, written for real into `out`.
 
     Nothing is committed, and the run in `out` finds them paid. `tokens_per_second` is what own engines write together.
+    Of a recipe in stages it samples each, those that read an earlier one from its first documents, and holds them.
     """
-    job, run_dir = load_job(recipe, overrides), RunDir(out)
+    stages = staged.load_stages(recipe, overrides)
+    job = None if stages else load_job(recipe, overrides)
+    run_dir, halt = RunDir(out), stop or Stop()
+
+    def sample(
+        job: Job, run_dir: RunDir, reuse: Sequence[RunDir] = (), expected: Mapping[str, int] = forecasts.NOTHING
+    ) -> ForecastReport:
+        effort = _sampled(job, run_dir, n, reuse, halt, on_progress, say)
+        asked = forecasts.read_asked(job, run_dir, n, reuse)
+        return forecast_report(job, asked, effort, tokens_per_second, expected)
+
+    if job is None:
+        found = sampling.sample_stages(stages, run_dir, lambda: halt.requested, say, sample)
+        return report_of_stages(*found, n, tokens_per_second)
+    _check_unstaged(run_dir, job)
+    report = sample(job, run_dir)
+    forecasts.keep(run_dir, report.forecast)
+    return report
+
+
+def _sampled(
+    job: Job,
+    run_dir: RunDir,
+    n: int,
+    reuse: Sequence[RunDir],
+    stop: Stop,
+    on_progress: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> Effort:
+    """Has the first `n` briefs of each genre asked, and commits nothing."""
     terms = terms_of(job, Plan(job))
     first = replace(terms, sequences=tuple(_first_briefs(each, n) for each in terms.sequences), target_tokens=ALL)
     began: float | None = None
@@ -99,21 +130,28 @@ def forecast(
         began = began or time.monotonic()
         on_progress(progress)
 
-    outcome = _carry_out(job, run_dir, (), stop or Stop(), tell, say, first, commits=False)
-    seconds = time.monotonic() - (began or 0.0)
-    report = forecast_report(job, run_dir, n, outcome.n_requests, seconds, tokens_per_second)
-    forecasts.keep(run_dir, report.forecast)
-    return report
+    outcome = _carry_out(job, run_dir, reuse, stop, tell, say, first, commits=False)
+    return Effort(n, outcome.n_requests, time.monotonic() - (began or 0.0))
 
 
 def compared(directory: Path_) -> str | None:
     """How a corpus compares with the forecast that was made in its directory; None where none was made."""
     run_dir = RunDir(directory)
+    stages = staged.kept(run_dir)
+    if not stages:
+        return _compared(run_dir, [run_dir])
+    found = {each.name: _compared(each.run_dir, [each.run_dir, each.sampled]) for each in stages}
+    return "\n".join(f"{name}: {held}" for name, held in found.items() if held is not None) or None
+
+
+def _compared(run_dir: RunDir, paid: Sequence[RunDir]) -> str | None:
+    """`paid` are the directories whose answers its corpus is made of."""
     foretold, manifest = forecasts.kept(run_dir), shards.read_manifest(run_dir)
     if foretold is None or manifest is None:
         return None
-    view = read_ledger(run_dir)
-    return comparison(foretold, manifest, None if view.unpriced_by_model else view.cost_usd)
+    views = [read_ledger(each) for each in paid]
+    is_known = not any(view.unpriced_by_model for view in views)
+    return comparison(foretold, manifest, math.fsum(view.cost_usd for view in views) if is_known else None)
 
 
 def run(
@@ -138,14 +176,18 @@ def run(
         raise UsageError(f"--out {out}: inside a Ray job a relative path is lost with it; give an absolute, shared one")
     run_dir, halt, others = RunDir(out), stop or Stop(), staged.ledgers_of([RunDir(each) for each in reuse])
 
-    def carry(job: Job, run_dir: RunDir) -> Outcome:
-        return _carry_out(job, run_dir, others, halt, on_progress, say)
+    def carry(job: Job, run_dir: RunDir, sampled: Sequence[RunDir] = ()) -> Outcome:
+        return _carry_out(job, run_dir, [*others, *sampled], halt, on_progress, say)
 
     if job is None:
         return staged.run_stages(stages, run_dir, lambda: halt.requested, say, carry)
+    _check_unstaged(run_dir, job)
+    return carry(job, run_dir)
+
+
+def _check_unstaged(run_dir: RunDir, job: Job) -> None:
     if staged.kept(run_dir):
         raise RecipeChanged(f"{run_dir.root}: was made in stages, and {job.recipe.name} has none; give another --out")
-    return carry(job, run_dir)
 
 
 def _carry_out(
@@ -355,6 +397,7 @@ def cancel(directory: Path_, *, say: Callable[[str], None] = lambda _: None) -> 
     run_dir = RunDir(directory)
     if stages := staged.kept(run_dir):
         dirs = [each.run_dir for each in staged.made(stages)]
+        dirs += [each.sampled for each in stages if each.sampled.exists(RunDir.recipe)]
         return batches.together([cancel(each.root, say=say) for each in batches.submitting(dirs)])
     job = job_of(run_dir)
     lease = Lease.take(run_dir, owner={"command": "cancel"}, say=say)

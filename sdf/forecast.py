@@ -82,9 +82,9 @@ class GenreForecast:
     @property
     def falls_short(self) -> bool:
         """Whether its briefs are expected to end before its share of the target is reached."""
-        if self.target_tokens == ALL or self.n_briefs is None or self.tokens_per_document is None:
+        if self.target_tokens == ALL or self.n_briefs is None or self.n_there is None:
             return False
-        return self.n_briefs.mean * self.accepted.mean * self.tokens_per_document.mean < 0.999 * self.target_tokens
+        return self.n_briefs.mean >= self.n_there
 
 
 @dataclass(frozen=True, slots=True)

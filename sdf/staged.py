@@ -33,7 +33,10 @@ from sdf.story import Outcome
 # Fields that a stage says itself: what is wrong with them stands there.
 OWN = ("mix", "sources", "allow", "checks_off")
 
-Carry = Callable[[Job, RunDir], Outcome]
+# With the directories whose answers the stage reuses.
+Carry = Callable[[Job, RunDir, Sequence[RunDir]], Outcome]
+
+NOTHING: Mapping[str, RunDir] = {}
 
 
 def load_stages(name: str, overrides: Mapping[str, Any]) -> tuple[Stage, ...]:
@@ -52,10 +55,10 @@ def load_stages(name: str, overrides: Mapping[str, Any]) -> tuple[Stage, ...]:
     return stages
 
 
-def compile_stage(stage: Stage, out: RunDir | None = None, stages: Sequence[Stage] = ()) -> Job:
-    """The job of a stage; without `out` as it is before the stages that it reads are made."""
+def compile_stage(stage: Stage, made: Mapping[str, RunDir] = NOTHING) -> Job:
+    """The job of a stage, given the stages that are made; without them as it is before those that it reads are."""
     try:
-        return compile_job(stage.recipe if out is None else resolved(stage, out, stages))
+        return compile_job(resolved(stage, made))
     except RecipeError as error:
         at = ("stages", stage.name, *error.at) if error.at[:1] and error.at[0] in OWN else error.at
         raise RecipeError(f"stage {stage.name}: {error}", at) from None
@@ -67,7 +70,7 @@ def plan_stages(name: str, stages: Sequence[Stage], ledgers: Sequence[tuple[RunD
     reports: dict[str, PlanReport] = {}
     for stage in stages:
         job = compile_stage(stage)
-        expected = {genre: _n_planned(reports[read], job, genre) for genre, read in stage.reads.items()}
+        expected = {genre: n_planned(reports[read], job, genre) for genre, read in stage.reads.items()}
         report = plan_report(job, expected)
         reports[stage.name] = arms(report, job, bill(job, ledgers) if ledgers and not expected else None)
     first, every = next(iter(reports.values())), list(reports.values())
@@ -87,14 +90,16 @@ def plan_stages(name: str, stages: Sequence[Stage], ledgers: Sequence[tuple[RunD
     )
 
 
-def _n_planned(report: PlanReport, job: Job, genre: str) -> int:
-    """Documents of the first config that has the columns the genre reads, as `corpora.rows_with` picks it."""
+def n_planned(report: PlanReport, job: Job, genre: str) -> int:
+    """Documents that are not held out, of the first config that has the columns the genre reads, as `corpora.rows_with`
+    picks it."""
     source = next(each.source for each in job.genres if each.key == genre)
     assert source is not None
     counts = Counter[str]()
     for each in report.genres:
         counts[each.config] += each.n_documents
-    return next((counts[config] for config in COLUMNS if counts[config] and _has(config, source.columns)), 0)
+    found = next((counts[config] for config in COLUMNS if counts[config] and _has(config, source.columns)), 0)
+    return round(found * (1 - job.recipe.holdout))
 
 
 def _has(config: str, columns: Sequence[str]) -> bool:
@@ -106,20 +111,31 @@ def run_stages(
 ) -> Outcome:
     """Makes the stages in order, and goes on with the one that is not complete. Ends with the first that is stopped."""
     keep(out, stages)
-    outcomes: dict[str, Outcome] = {}
+    places, outcomes = {each.name: each.inside(out) for each in stages}, dict[str, Outcome]()
     for stage in stages:
-        others = tuple(each.inside(out) for each in stages if each.number != stage.number)
-        job, run_dir = replace(compile_stage(stage, out, stages), cap_with=others), stage.inside(out)
+        run_dir = stage.inside(out)
+        job = replace(compile_stage(stage, places), cap_with=beside(run_dir, out, stages))
         outcome = _there(job, run_dir)
         if outcome is None:
             if is_stopped():
                 break
             say(f"stage {stage.number} of {len(stages)}: {stage.name}, {stage.recipe.tokens:,} tokens")
-            outcome = carry(job, run_dir)
+            outcome = carry(job, run_dir, sampled(stage.sampled_in(out)))
         outcomes[stage.name] = outcome
         if not outcome.finished:
             break
     return _combined(outcomes, len(stages))
+
+
+def beside(run_dir: RunDir, out: RunDir, stages: Sequence[Stage]) -> tuple[RunDir, ...]:
+    """All other directories that one cap on cost holds for."""
+    every = [place for each in stages for place in (each.inside(out), each.sampled_in(out))]
+    return tuple(each for each in every if each != run_dir)
+
+
+def sampled(run_dir: RunDir) -> tuple[RunDir, ...]:
+    """The directory, where a forecast left answers in it."""
+    return (run_dir,) if read_ledger(run_dir).n_answers else ()
 
 
 def _there(job: Job, run_dir: RunDir) -> Outcome | None:

@@ -3,6 +3,7 @@
     OUT/stages.json        the stages, in the order in which a training job reads them
     OUT/1-documents/       an ordinary corpus: whatever works on one works on it
     OUT/2-chat/
+    OUT/forecast/          what a forecast asked and read of stages that were not made then
 
 A stage is a recipe of its own, so nothing else of the machine knows of stages; what they share is told once. The price
 is that a stage begins when the one before it is whole, with a run's start and end for each.
@@ -30,6 +31,8 @@ from sdf.storage import RunDir
 
 FORMAT = 1
 
+SAMPLED, READ = "forecast/sampled", "forecast/read"
+
 # Of a recipe's name, so that the stage's fits beside it.
 LONGEST_NAME = 80
 
@@ -50,11 +53,26 @@ class Stage:
     def inside(self, out: RunDir) -> RunDir:
         return RunDir(f"{out.root}/{self.directory}")
 
+    def sampled_in(self, out: RunDir) -> RunDir:
+        """Where a forecast asks its first briefs while a stage it reads is not made: its run reuses the answers."""
+        return RunDir(f"{out.root}/{SAMPLED}/{self.directory}")
+
+    def read_in(self, out: RunDir) -> RunDir:
+        """Where a forecast keeps its first documents, for the stages that read it."""
+        return RunDir(f"{out.root}/{READ}/{self.directory}")
+
     @property
     def reads(self) -> dict[str, str]:
         """Genre -> the earlier stage whose corpus it reads."""
         paths = self.recipe.sources.items()
         return {genre: path.removeprefix(STAGE) for genre, path in paths if path.startswith(STAGE)}
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The earlier stages it is made from: those it reads, and the one whose principles it takes."""
+        named = self.recipe.principles
+        paths = [*self.recipe.sources.values(), *([named] if isinstance(named, str) else ())]
+        return frozenset(path.removeprefix(STAGE) for path in paths if path.startswith(STAGE))
 
 
 def split(recipe: Recipe) -> tuple[Stage, ...]:
@@ -74,9 +92,10 @@ def split(recipe: Recipe) -> tuple[Stage, ...]:
     return tuple(found)
 
 
-def resolved(stage: Stage, out: RunDir, stages: Sequence[Stage]) -> Recipe:
-    """The stage's recipe with the directories of the stages it reads."""
-    places = {f"{STAGE}{each.name}": each.inside(out).root for each in stages}
+def resolved(stage: Stage, made: Mapping[str, RunDir]) -> Recipe:
+    """The stage's recipe with the directories of the stages it is made from; one that is not among them stays as it is
+    named."""
+    places = {f"{STAGE}{name}": run_dir.root for name, run_dir in made.items()}
     principles = stage.recipe.principles
     given: dict[str, Any] = {
         "sources": {genre: places.get(path, path) for genre, path in stage.recipe.sources.items()},
@@ -110,6 +129,7 @@ class Kept:
 
     name: str
     run_dir: RunDir
+    sampled: RunDir
 
 
 def kept(out: RunDir) -> tuple[Kept, ...]:
@@ -130,7 +150,10 @@ def kept(out: RunDir) -> tuple[Kept, ...]:
             raise DamagedError(
                 f"{out.root}/{STAGES}: {directory!r} is no directory of a stage; run the same command again"
             )
-    return tuple(Kept(name, RunDir(f"{out.root}/{directory}")) for name, directory in names)
+    return tuple(
+        Kept(name, RunDir(f"{out.root}/{directory}"), RunDir(f"{out.root}/{SAMPLED}/{directory}"))
+        for name, directory in names
+    )
 
 
 def _check_genres(recipe: Recipe, known: Mapping[str, Genre]) -> None:

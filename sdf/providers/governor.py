@@ -288,6 +288,9 @@ class Governor:
 
     async def _take(self) -> None:
         """A permit, first come, first served."""
+        if not self._queue and self._in_flight < self.limit:
+            self._in_flight += 1
+            return
         permit: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append(permit)
         self._admit()
