@@ -1,0 +1,240 @@
+"""A forecast of a recipe in stages: those that read another are sampled before it is made; nothing is paid twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_api import FakeAPI, serving
+from staging import STAGES, recipe
+from support import documents
+from typer.testing import CliRunner
+
+from sdf import api, worker
+from sdf.cli import app
+from sdf.errors import BudgetExhausted, RecipeChanged
+from sdf.forecast import kept
+from sdf.ledger import read_answers, read_ledger
+from sdf.storage import RunDir
+
+NAMES = ("1-documents", "2-chat", "3-talk")
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-CANARY-3f9b1c7d5e2a4860")
+    monkeypatch.setattr(worker, "FLUSH_SECONDS", 0.05)
+
+
+def asking(server: FakeAPI) -> dict[str, Any]:
+    return {
+        "provider": "anthropic",
+        "model": "claude-sonnet-5-5",
+        "provider_settings": {"base_url": server.url},
+    }
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [row for found in documents(out).values() for row in found]
+
+
+def keys(out: Path) -> set[str]:
+    run_dir = RunDir(out)
+    return {entry.key for entry in read_answers(run_dir, [place for _, place in read_ledger(run_dir).keys])}
+
+
+def test_every_stage_is_sampled_and_the_run_pays_for_nothing_again(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path), tmp_path / "out"
+    with serving() as server:
+        given = asking(server)
+        report = api.forecast(source, 8, out, tokens_per_second=1_000.0, **given)
+        assert list(report.stages) == list(STAGES) and report.unsampled == {}
+        assert report.n_requests == len(server.asked) == sum(each.n_requests for each in report.stages.values())
+        assert not any((out / name / "manifests").exists() for name in NAMES), "a forecast commits nothing"
+        n_paid, usd_paid = len(server.asked), sum(paid_in(out).values())
+        outcome = api.run(source, out, **given)
+        assert outcome.finished and len(server.asked) == n_paid + outcome.n_requests
+        assert server.n_billed_again == 0 and api.status(out).rebilled.output_tokens == 0
+    assert [each.forecast.target_tokens for each in report.stages.values()] == [3_600, 1_800, 600]
+    # What was read are the first rows of the stage as it then was made.
+    read = rows(out / "forecast" / "read" / "1-documents")
+    assert 4 <= len(read) <= 8 and read == rows(out / "1-documents")[: len(read)]
+    sampled = keys(out / "forecast" / "sampled" / "2-chat")
+    assert sampled and sampled <= keys(out / "2-chat")
+    assert api.verify(out, replay=True).problems == ()
+    held = (api.compared(out) or "").splitlines()
+    assert [line.partition(":")[0] for line in held] == list(STAGES) and all(" taken; $" in line for line in held)
+    spent = paid_in(out)
+    assert usd_paid < sum(spent.values()) and spent["2-chat"] > 0 < spent["forecast/sampled/2-chat"]
+    # The stage that reads cost what both directories hold.
+    assert f"${spent['2-chat'] + spent['forecast/sampled/2-chat']:,.2f} spent" in held[1]
+    online, batches = report.cost_usd["online"], report.cost_usd["in batches"]
+    assert online is not None and batches is not None and batches.mean == pytest.approx(online.mean / 2)
+    assert sum(spent.values()) == pytest.approx(online.mean, rel=0.3)
+
+
+def paid_in(out: Path) -> dict[str, float]:
+    places = (*NAMES, *(f"forecast/sampled/{name}" for name in NAMES))
+    return {name: read_ledger(RunDir(out / name)).cost_usd for name in places}
+
+
+def test_totals_are_sums_of_the_stages_with_intervals(tmp_path: Path) -> None:
+    with serving() as server:
+        report = api.forecast(recipe(tmp_path), 8, tmp_path / "out", tokens_per_second=1_000.0, **asking(server))
+    every = list(report.stages.values())
+    assert report.forecast.target_tokens == 6_000
+    for total, parts in (
+        (report.forecast.n_briefs, [each.forecast.n_briefs for each in every]),
+        (report.forecast.n_output, [each.forecast.n_output for each in every]),
+        (report.cost_usd["online"], [each.cost_usd["online"] for each in every]),
+        (report.hours, [each.hours for each in every]),
+        (report.own_hours, [each.own_hours for each in every]),
+    ):
+        known = [part for part in parts if part is not None]
+        assert total is not None and len(known) == 3
+        assert total.mean == pytest.approx(sum(part.mean for part in known))
+        # Independent of each other, they are wider together than one is, and narrower than their sum.
+        assert max(part.high - part.mean for part in known) <= total.high - total.mean
+        assert total.high - total.mean <= sum(part.high - part.mean for part in known) + 1e-9
+        assert total.low < total.mean < total.high
+    assert report.n_batches == sum(each.n_batches for each in every)
+
+
+def test_a_second_forecast_asks_nothing_and_a_larger_one_only_what_is_more(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path), tmp_path / "out"
+    with serving() as server:
+        given = asking(server)
+        first = api.forecast(source, 5, out, **given)
+        n_paid = len(server.asked)
+        again = api.forecast(source, 5, out, **given)
+        assert len(server.asked) == n_paid and again.n_requests == 0 and again.hours is None
+        assert {name: each.forecast for name, each in again.stages.items()} == {
+            name: each.forecast for name, each in first.stages.items()
+        }
+        more = api.forecast(source, 10, out, **given)
+        assert server.n_billed_again == 0
+    for name, each in more.stages.items():
+        (genre,), (before,) = each.forecast.genres, first.stages[name].forecast.genres
+        assert genre.n_sampled > before.n_sampled
+
+
+def test_after_the_run_a_forecast_counts_what_its_samples_cost_when_they_were_bought(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path), tmp_path / "out"
+    with serving() as server:
+        given = asking(server)
+        before = api.forecast(source, 6, out, **given)
+        api.run(source, out, **given)
+        n_paid = len(server.asked)
+        after = api.forecast(source, 6, out, **given)
+        assert len(server.asked) == n_paid
+    for stage in STAGES:
+        (old,), (new,) = before.stages[stage].forecast.genres, after.stages[stage].forecast.genres
+        assert old.n_output is not None and new.n_output is not None and new.n_output.mean > 0
+        # More of its rows are there to be sampled now.
+        assert new.n_sampled >= old.n_sampled and new.n_output.mean == pytest.approx(old.n_output.mean, rel=0.3)
+        assert new.cost_usd is not None and old.cost_usd is not None
+        assert new.cost_usd.mean == pytest.approx(old.cost_usd.mean, rel=0.3)
+
+
+def test_one_cap_holds_for_all_that_is_sampled_and_for_the_run_after_it(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path), tmp_path / "out"
+    with serving() as server:
+        given: dict[str, Any] = asking(server) | {"in_flight": 1}
+        api.forecast(source, 8, tmp_path / "free", **given)
+        spent = sum(paid_in(tmp_path / "free").values())
+        cap = spent * 0.9
+        with pytest.raises(BudgetExhausted, match="--max-cost"):
+            api.forecast(source, 8, out, max_cost=cap, **given)
+        assert 0 < sum(paid_in(out).values()) <= cap
+        api.forecast(source, 8, out, **given)
+        # What the samples of a stage cost counts for its run too.
+        with pytest.raises(BudgetExhausted, match=rf"\$0\.\d+ of \${cap:,.2f} is spent"):
+            api.run(source, out, max_cost=cap, **given)
+        assert sum(paid_in(out).values()) == pytest.approx(spent)
+
+
+def test_a_stage_whose_rows_are_not_there_is_named_with_what_its_genres_declare(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path, holdout=0.999), tmp_path / "out"
+    told = CliRunner().invoke(app, ["plan", source, "--forecast", "3", "--out", str(out)])
+    assert told.exit_code == 0, told.output
+    assert "stage chat, 1,800 tokens: not sampled (none of what it reads was accepted among the first" in told.stdout
+    assert "by declared lengths alone 0 documents" in told.stdout and "all stages but chat" in told.stdout
+    report = api.forecast(source, 3, out)
+    assert list(report.stages) == ["documents", "talk"] and list(report.unsampled) == ["chat"]
+    assert report.forecast.target_tokens == 4_200
+
+
+def test_what_reads_a_stage_that_was_not_sampled_is_not_sampled_either(tmp_path: Path) -> None:
+    chain = {**STAGES, "more": {"share": 0.1, "mix": {"answered": 1}, "sources": {"answered": "stage:chat"}}}
+    source = recipe(tmp_path, chain, holdout=0.999)
+    report = api.forecast(source, 3, tmp_path / "out")
+    assert "reads the stage chat, which was not sampled either" in report.unsampled["more"].why
+
+
+def test_a_chain_of_stages_is_sampled_to_its_end(tmp_path: Path) -> None:
+    chain = {**STAGES, "more": {"share": 0.1, "mix": {"answered": 1}, "sources": {"answered": "stage:chat"}}}
+    source, out = recipe(tmp_path, chain), tmp_path / "out"
+    with serving() as server:
+        given = asking(server)
+        report = api.forecast(source, 8, out, **given)
+        assert list(report.stages) == list(chain)
+        assert report.stages["more"].forecast.n_briefs is not None
+        assert api.run(source, out, **given).finished and server.n_billed_again == 0
+    for name in ("1-documents", "2-chat"):
+        read = rows(out / "forecast" / "read" / name)
+        assert read and read == rows(out / name)[: len(read)]
+
+
+def test_a_stage_that_takes_its_principles_from_a_bank_is_sampled_of_all(tmp_path: Path) -> None:
+    stages = {"bank": {"share": 1, "mix": {"bank": 1}}, "documents": {"share": 1, "mix": {"note": 1}}}
+    source, out = recipe(tmp_path, stages, tokens=2_000, principles="stage:bank"), tmp_path / "out"
+    with serving() as server:
+        given = asking(server)
+        assert list(api.forecast(source, 4, out, **given).stages) == ["bank", "documents"]
+        assert api.run(source, out, **given).finished and server.n_billed_again == 0
+    assert keys(out / "forecast" / "sampled" / "2-documents") <= keys(out / "2-documents")
+
+
+def test_rows_that_will_not_suffice_bound_the_forecast_and_are_named(tmp_path: Path) -> None:
+    short = {"documents": {"share": 1, "mix": {"note": 1}}, "chat": {**STAGES["chat"], "share": 9}}
+    source, out = recipe(tmp_path, short, tokens=3_000), str(tmp_path / "out")
+    told = CliRunner().invoke(app, ["plan", source, "--forecast", "4", "--out", out])
+    assert told.exit_code == 0 and "back will probably fall short: its " in told.stdout
+    (back,) = api.forecast(source, 4, out).stages["chat"].forecast.genres
+    ran = api.run(source, out)
+    documents_made = ran.stages["documents"].manifest
+    assert documents_made is not None and back.n_there is not None and back.n_briefs is not None
+    assert back.n_briefs.mean == back.n_there == pytest.approx(documents_made.n_documents, rel=0.4)
+
+
+def test_the_command_line_tells_each_stage_and_the_run_compares_itself(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path), str(tmp_path / "out")
+    told = CliRunner().invoke(app, ["plan", source, "--forecast", "5", "--out", out])
+    assert told.exit_code == 0, told.output
+    for words in ("forecast for 6,000 tokens", "stage documents, 3,600 tokens", "stage chat, 1,800", "all stages"):
+        assert words in told.stdout
+    assert "stage 2 of 3: chat, its first documents" in told.stderr
+    assert all(kept(RunDir(tmp_path / "out" / name)) is not None for name in NAMES)
+    status = CliRunner().invoke(app, ["status", out])
+    assert status.exit_code == 0 and "3 stages" in status.stdout
+    as_json = json.loads(CliRunner().invoke(app, ["plan", source, "--forecast", "5", "--out", out, "--json"]).stdout)
+    assert as_json["n_requests"] == 0 and list(as_json["stages"]) == list(STAGES)
+    ran = CliRunner().invoke(app, ["run", source, "--out", out])
+    assert ran.exit_code == 0
+    assert all(f"{stage}: briefs: " in ran.stdout for stage in STAGES) and ran.stdout.count(" taken; ") == 3
+
+
+def test_a_forecast_that_is_stopped_says_which_stages_it_did_not_reach(tmp_path: Path) -> None:
+    stop = api.Stop()
+    stop.request()
+    report = api.forecast(recipe(tmp_path), 3, tmp_path / "out", stop=stop)
+    assert report.stages == {} and [each.why for each in report.unsampled.values()] == ["stopped before it"] * 3
+
+
+def test_a_directory_of_stages_takes_no_forecast_of_one_corpus(tmp_path: Path) -> None:
+    api.forecast(recipe(tmp_path), 3, tmp_path / "out")
+    one = recipe(tmp_path / "one", {}, mix={"note": 1})
+    with pytest.raises(RecipeChanged, match="was made in stages"):
+        api.forecast(one, 3, tmp_path / "out")
