@@ -19,8 +19,8 @@ from sdf.records import Answer, Request
 
 # Imported only when chosen, so that no provider's SDK is needed by a run that does not use it.
 PROVIDERS: Mapping[str, str] = {
-    "anthropic": "sdf.providers.anthropic:Anthropic",
-    "anthropic-batch": "sdf.providers.anthropic_batch:AnthropicBatch",
+    "anthropic": "sdf.providers.anthropic.online:Anthropic",
+    "anthropic-batch": "sdf.providers.anthropic.batch:AnthropicBatch",
     "offline": "sdf.providers.offline:Offline",
     "openai": "sdf.providers.openai:OpenAI",
     "vllm": "sdf.providers.vllm:Vllm",

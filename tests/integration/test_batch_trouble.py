@@ -22,7 +22,7 @@ from sdf.cli import app
 from sdf.errors import BudgetExhausted, CircuitOpen, NotServed, RecipeError, SdfError, StillProcessing, UsageError
 from sdf.grants import treasury
 from sdf.money.prices import builtin, tariff
-from sdf.providers import batch_api
+from sdf.providers.anthropic import batch_api
 from sdf.providers.batch_log import BatchLog
 from sdf.storage import RunDir
 from sdf.story import Progress

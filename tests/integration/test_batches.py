@@ -17,7 +17,7 @@ from support import NOTE, make, shard_hashes, write_recipe
 
 from sdf import api, worker
 from sdf.errors import DamagedError, RecipeError, StillProcessing, Unauthorized
-from sdf.providers import batch_api
+from sdf.providers.anthropic import batch_api
 
 KEY = "sk-CANARY-3f9b1c7d5e2a4860"
 GENRES = {"note": NOTE.replace("redraws: 2", "redraws: 0")}
@@ -95,7 +95,7 @@ def test_requests_of_many_documents_and_steps_share_a_batch(tmp_path: Path) -> N
 RUN = """\
 import sys, json
 from sdf import api, worker
-from sdf.providers import batch_api
+from sdf.providers.anthropic import batch_api
 worker.FLUSH_SECONDS = 0.05
 batch_api.FIRST_PAUSE = 0.01
 api.run(sys.argv[1], sys.argv[2], **json.loads(sys.argv[3]))

@@ -52,7 +52,7 @@ def test_any_other_setting_is_none(name: str, value: str) -> None:
 
 def test_a_provider_whose_package_is_missing_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "anthropic", None)
-    monkeypatch.delitem(sys.modules, "sdf.providers.anthropic", raising=False)
+    monkeypatch.delitem(sys.modules, "sdf.providers.anthropic.online", raising=False)
     with pytest.raises(RecipeError, match=r"needs anthropic, .* pip install 'sdf\[anthropic\]'"):
         make("anthropic", {})
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sdf.dedup import NUM_PERM, signatures
-from sdf.providers.offline_grammar import CAST_SLOTS, Grammar, article, grammar, spread
-from sdf.providers.offline_writer import STORIES, Writer
+from sdf.providers.offline.grammar import CAST_SLOTS, Grammar, article, grammar, spread
+from sdf.providers.offline.writer import STORIES, Writer
 
 SMALL = """
 # a comment

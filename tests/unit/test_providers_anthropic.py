@@ -15,8 +15,9 @@ import pytest
 from fake_api import Asked, FakeAPI, Script, first_of, never, serving
 
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
-from sdf.providers import anthropic as provider
 from sdf.providers import make
+from sdf.providers.anthropic import caching
+from sdf.providers.anthropic.messages import body_of, encoded
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Usage, Wants
 
 # Of no known form: it is found because it is the key. The other is known by its form, wherever it stands.
@@ -207,7 +208,7 @@ def test_when_the_first_fails_its_siblings_go() -> None:
 
 
 def test_when_the_first_hangs_its_siblings_wait_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provider, "LEAD_SECONDS", 0.1)
+    monkeypatch.setattr(caching, "LEAD_SECONDS", 0.1)
     with serving(lambda asked: "hang" if asked.body.get("stream") else None) as api:
         outcomes = ask(api, *(request(draw) for draw in range(3)), timeout="0.8")
         assert [type(each) for each in outcomes] == [Unavailable, Answer, Answer]
@@ -232,7 +233,7 @@ def test_when_the_first_is_cancelled_its_siblings_go() -> None:
 
 def test_a_prefix_is_new_again_once_the_cache_has_let_it_go() -> None:
     async def play() -> list[bool]:
-        turns, head = provider.Turns(0.05), provider.Head("m", "p", None, None)
+        turns, head = caching.Turns(0.05), caching.Head("m", "p", None, None)
         found = [await turns.take(head)]
         turns.begun(head)
         turns.over(head)
@@ -530,5 +531,5 @@ def test_a_body_with_its_prefix_spliced_in_is_the_same_body(marker: Any, n_syste
     prefix = Prefix.of(text)
     messages = (*(Message("system", f"and {n}") for n in range(n_system)), Message("user", "say it"))
     asked = Request("m", prefix, messages, Sampling(100, stop=("END",)), Wants("text"), 1)
-    body = provider.body_of(asked, marker)
-    assert json.loads(provider.encoded(prefix, body)) == body
+    body = body_of(asked, marker)
+    assert json.loads(encoded(prefix, body)) == body

@@ -17,10 +17,10 @@ from typing import Any
 from sdf.errors import ProviderError, RateLimited, RequestRejected, SdfError, Unauthorized, Unavailable
 from sdf.failpoints import reach
 from sdf.money.budget import Stopped
-from sdf.providers import batch_api
-from sdf.providers.batch_api import BatchAPI
+from sdf.providers.anthropic import batch_api
+from sdf.providers.anthropic.batch_api import BatchAPI
+from sdf.providers.anthropic.batch_search import Search
 from sdf.providers.batch_log import BatchLog, Sent
-from sdf.providers.batch_search import Search
 from sdf.records import Prefix
 
 # The API takes 256 MB. Encoding holds a batch twice.

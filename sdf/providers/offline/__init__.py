@@ -17,8 +17,8 @@ from typing import Any
 
 from sdf.errors import RateLimited, RecipeError, Unavailable
 from sdf.frontmatter import near
-from sdf.providers.offline_prompt import writer_for
-from sdf.providers.offline_shapes import SHAPES, tool_call, unusable
+from sdf.providers.offline.prompt import writer_for
+from sdf.providers.offline.shapes import SHAPES, tool_call, unusable
 from sdf.providers.pace import SILENT
 from sdf.providers.served import Served
 from sdf.records import Answer, FinishReason, Request, Usage, stream

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sdf.providers.offline_writer import Writer
+from sdf.providers.offline.writer import Writer
 from sdf.quotes import CLOSING, FEWEST_WORDS, OPENING
 from sdf.records import Request, Returns, Wants, canonical_json
 

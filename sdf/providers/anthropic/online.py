@@ -9,12 +9,10 @@ as much again. The trade-off: what an answer holds is this file's to know, not t
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 from collections.abc import Callable, Coroutine, Mapping
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import aiohttp
@@ -23,6 +21,8 @@ import httpx2
 
 from sdf.errors import NotServed, ProviderError, RecipeError, Unavailable
 from sdf.money.allowance import Told
+from sdf.providers.anthropic.caching import BYTES_PER_TOKEN, TTLS, Head, Turns, minimum_of
+from sdf.providers.anthropic.messages import NAME, answer_of, body_of, check, encoded
 from sdf.providers.endpoints import (
     CONNECT_SECONDS,
     base_url,
@@ -36,13 +36,12 @@ from sdf.providers.endpoints import (
     truth,
 )
 from sdf.providers.pace import told_by_anthropic
-from sdf.providers.replies import answered_by, as_object, as_tools, counts
+from sdf.providers.replies import as_object
 from sdf.providers.served import Served, served
-from sdf.records import Answer, FinishReason, Prefix, Request, Usage, canonical_json
+from sdf.records import Answer, Prefix, Request
 
 log = logging.getLogger(__name__)
 
-NAME = "anthropic"
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 # The defaults. `base_url` is always passed on, so that no environment variable sends the key elsewhere.
 SETTINGS: Mapping[str, str] = {
@@ -52,39 +51,8 @@ SETTINGS: Mapping[str, str] = {
     "cache_ttl": "5m",
     "timeout": "600",
 }
-# What `cache_ttl` may be, in seconds.
-TTLS: Mapping[str, float] = {"5m": 300.0, "1h": 3_600.0}
-
-# Tokens below which a prefix is never cached, by how a model's name begins; the longest match counts.
-MINIMA: Mapping[str, int] = {
-    "claude-haiku": 4_096,
-    "claude-sonnet": 1_024,
-    "claude-opus-4": 1_024,
-    "claude-opus-5": 512,
-    "claude-fable": 512,
-}
-# For a model that is not listed. A marker too many is free, one too few costs ten times the input.
-LEAST_MINIMUM = 512
-# English has four or more, Chinese three: three never calls a prefix short that is not.
-BYTES_PER_TOKEN = 3
-
-# Encoded prefixes that are kept: a job has one per genre, and one per cell where the context is a principle.
-N_PREFIXES = 256
-
 # The SDK refuses to ask for more in one piece, since idle connections are cut before such a reply is whole.
 MAX_UNSTREAMED_TOKENS = 21_333
-# Seconds that siblings wait for the first of a prefix, should it hang.
-LEAD_SECONDS = 30.0
-
-# `error` ends a turn that no step can use; anything new counts as such, with its name.
-STOP_REASONS: Mapping[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_use",
-    "refusal": "refusal",
-}
 # Errors within a stream come after a status of 200; their type names the status they would have had.
 STREAM_ERRORS: Mapping[str, int] = {
     "invalid_request_error": 400,
@@ -97,50 +65,6 @@ STREAM_ERRORS: Mapping[str, int] = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-
-
-class Head(NamedTuple):
-    """What two requests must share for one to read what the other wrote to the cache."""
-
-    model: str
-    prefix: str
-    tools: str | None
-    schema: str | None
-
-
-class Turns:
-    """Who goes first: of requests with a head that the cache does not hold, one leads and the others wait for it."""
-
-    def __init__(self, ttl: float) -> None:
-        self._ttl = ttl
-        self._used_at: dict[Head, float] = {}
-        self._leading: dict[Head, asyncio.Event] = {}
-
-    async def take(self, head: Head) -> bool:
-        """Whether the caller leads, and so must call `over` at its end. Returns to others once they may go."""
-        now = asyncio.get_running_loop().time()
-        if now - self._used_at.get(head, float("-inf")) < self._ttl:
-            return False
-        if head not in self._leading:
-            self._leading[head] = asyncio.Event()
-            return True
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._leading[head].wait(), LEAD_SECONDS)
-        return False
-
-    def begun(self, head: Head) -> None:
-        """An answer has begun: the cache holds the head, and every use keeps it there."""
-        self._used_at[head] = asyncio.get_running_loop().time()
-        self._release(head)
-
-    def over(self, head: Head) -> None:
-        """The leader has ended, well or not: nobody waits for it any longer."""
-        self._release(head)
-
-    def _release(self, head: Head) -> None:
-        leading = self._leading.pop(head, None)
-        if leading is not None:
-            leading.set()
 
 
 class Anthropic:
@@ -198,7 +122,7 @@ class Anthropic:
 
     def is_marked(self, request: Request) -> bool:
         """Whether the prefix can be cached; said once per model when it cannot."""
-        minimum = _minimum(request.model)
+        minimum = minimum_of(request.model)
         if len(request.prefix.text.encode()) >= minimum * BYTES_PER_TOKEN:
             return True
         if request.prefix.text and request.model not in self._warned:
@@ -285,111 +209,6 @@ class Anthropic:
                 http_client=anthropic.DefaultAioHttpClient(follow_redirects=False, timeout=timeout),
             )
         return self._opened
-
-
-def check(request: Request) -> None:
-    if request.prompt is not None:
-        raise RecipeError(
-            f"provider {NAME} has no completion endpoint; write `form: chat` in the genre, or use provider openai"
-        )
-    if request.sampling.temperature is not None or request.sampling.top_p is not None:
-        raise RecipeError(f"provider {NAME}: its API takes temperature and top_p no longer; take them out")
-
-
-def _minimum(model: str) -> int:
-    matches = [start for start in MINIMA if model.startswith(start)]
-    return MINIMA[max(matches, key=len)] if matches else LEAST_MINIMUM
-
-
-def body_of(request: Request, marker: Mapping[str, str] | None) -> dict[str, Any]:
-    """The arguments of the call. System texts follow the prefix, which is the first block and the marked one."""
-    system: list[dict[str, Any]] = []
-    if request.prefix.text.strip():
-        system.append({"type": "text", "text": request.prefix.text} | ({"cache_control": marker} if marker else {}))
-    system += [{"type": "text", "text": each.content} for each in request.messages if each.role == "system"]
-    turns = [{"role": each.role, "content": each.content} for each in request.messages if each.role != "system"]
-    body: dict[str, Any] = {"model": request.model, "max_tokens": request.sampling.max_tokens, "messages": turns}
-    if system:
-        body["system"] = system
-    if request.sampling.stop:
-        body["stop_sequences"] = list(request.sampling.stop)
-    if request.tools:
-        body["tools"] = as_tools(request.tools, "input_schema")
-    schema = _schema(request.schema) if request.schema else None
-    if schema is not None:
-        body["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
-    return body
-
-
-def encoded(prefix: Prefix, body: Mapping[str, Any]) -> bytes:
-    """The body as JSON, its prefix as the bytes it was encoded to once."""
-    system = body.get("system", [])
-    if not system or system[0]["text"] is not prefix.text:
-        return json.dumps(body).encode()
-    rest = {name: value for name, value in body.items() if name != "system"}
-    block = {name: value for name, value in system[0].items() if name != "text"}
-    return b"".join(
-        (
-            json.dumps(rest).encode()[:-1],
-            b', "system": [{"text": ',
-            _json_text(prefix),
-            b", ",
-            json.dumps(block).encode()[1:],
-            b", " if system[1:] else b"",
-            json.dumps(system[1:]).encode()[1:],
-            b"}",
-        )
-    )
-
-
-@lru_cache(maxsize=N_PREFIXES)
-def _json_text(prefix: Prefix) -> bytes:
-    return json.dumps(prefix.text).encode()
-
-
-@lru_cache(maxsize=256)
-def _schema(text: str) -> dict[str, Any] | None:
-    """The schema in the dialect of the API; None for one that it does not speak: then the prompt alone asks."""
-    try:
-        schema = anthropic.transform_schema(json.loads(text))
-    except (ValueError, TypeError, AssertionError):
-        return None
-    return schema if schema.get("type") == "object" else None
-
-
-def answer_of(request: Request, reply: dict[str, Any]) -> Answer:
-    """Raises Unavailable for what is no message: something between here and the API answered in its place."""
-    content, reason = reply.get("content"), reply.get("stop_reason")
-    if not isinstance(content, list) or not isinstance(reason, str):
-        raise Unavailable(f"{NAME}: a reply that is no finished message; check base_url if it stays so")
-    blocks = [as_object(block) for block in content]
-    calls = [_call(block) for block in blocks if block.get("type") == "tool_use"]
-    used = counts(reply.get("usage"))
-    return Answer(
-        "".join(str(block.get("text", "")) for block in blocks if block.get("type") == "text"),
-        STOP_REASONS.get(reason, "error"),
-        answered_by(request.model, reply.get("model")),
-        Usage(
-            used("input_tokens"),
-            used("output_tokens"),
-            used("cache_read_input_tokens"),
-            used("cache_creation_input_tokens"),
-        ),
-        canonical_json(calls) if calls else None,
-        _detail(reason, reply.get("stop_details")),
-    )
-
-
-def _call(block: Mapping[str, Any]) -> dict[str, Any]:
-    return {"id": block.get("id"), "name": block.get("name"), "arguments": block.get("input")}
-
-
-def _detail(reason: str, details: Any) -> str | None:
-    """The category of a refusal; the reason itself where the finish reason does not tell it."""
-    if reason == "refusal":
-        category = as_object(details).get("category")
-        return str(category) if category else None
-    return reason if reason not in STOP_REASONS or reason == "model_context_window_exceeded" else None
 
 
 def _never_connected(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import time
 
 from sdf.errors import StillProcessing
-from sdf.providers.batch_api import BatchAPI, State
+from sdf.providers.anthropic.batch_api import BatchAPI, State
 from sdf.providers.batch_log import BatchLog, Sent
 
 # Clocks differ: a batch cannot be older than its record by more than this (seconds), nor younger by more than LATE,

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Iterable
 from functools import cache, lru_cache
 
-from sdf.providers.offline_grammar import grammar
-from sdf.providers.offline_writer import Writer, folded
+from sdf.providers.offline.grammar import grammar
+from sdf.providers.offline.writer import Writer, folded
 from sdf.records import Prefix, Request, digest
 
 # In texts on other topics than the grammar knows, words with these endings mostly fit where it says "theme".

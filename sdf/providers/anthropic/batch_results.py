@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sdf.errors import NotServed, SdfError, StillProcessing
-from sdf.providers.batch_api import BatchAPI, Result, State
+from sdf.providers.anthropic.batch_api import BatchAPI, Result, State
+from sdf.providers.anthropic.batch_search import Search
 from sdf.providers.batch_log import BatchLog, Sent, UnderWay
-from sdf.providers.batch_search import Search
 
 log = logging.getLogger(__name__)
 

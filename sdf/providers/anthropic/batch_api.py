@@ -18,7 +18,7 @@ from typing import Any
 import httpx2
 
 from sdf.errors import CircuitOpen, NotServed, ProviderError, RateLimited, Unauthorized
-from sdf.providers.anthropic import Anthropic
+from sdf.providers.anthropic.online import Anthropic
 from sdf.providers.replies import as_object, counts
 
 PATH = "/v1/messages/batches"

@@ -16,12 +16,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdf.errors import RequestRejected, Unavailable
-from sdf.providers import anthropic as online
-from sdf.providers.batch_api import BatchAPI, Result
+from sdf.providers.anthropic import online
+from sdf.providers.anthropic.batch_api import BatchAPI, Result
+from sdf.providers.anthropic.batch_pool import Pool
+from sdf.providers.anthropic.batch_results import Results
+from sdf.providers.anthropic.batch_search import Search
+from sdf.providers.anthropic.messages import answer_of, body_of, check
 from sdf.providers.batch_log import BatchLog, Cancellation, Sent, UnderWay
-from sdf.providers.batch_pool import Pool
-from sdf.providers.batch_results import Results
-from sdf.providers.batch_search import Search
 from sdf.providers.endpoints import checked, seconds, whole
 from sdf.providers.pace import SILENT
 from sdf.providers.replies import as_object
@@ -77,8 +78,8 @@ class AnthropicBatch:
     async def answer(self, request: Request, worst: float = 0.0) -> Answer:
         """The model's answer, hours later perhaps. Raises a ProviderError for what the API says of the request; Stopped
         when it was not sent before `drain`; StillProcessing after `max_wait`. `worst` as of `Batched.answer`."""
-        online.check(request)
-        params = online.body_of(request, self._online.marker if self._online.is_marked(request) else None)
+        check(request)
+        params = body_of(request, self._online.marker if self._online.is_marked(request) else None)
         key, problems = request.key(), list[str]()
         while len(problems) < ATTEMPTS:
             sent = await self._pool.sent(key, params, request.prefix, self._tried.get(key, frozenset()), worst)
@@ -86,7 +87,7 @@ class AnthropicBatch:
             self._pool.at_stake.discard(key)
             if result is not None and result.get("type") == "succeeded":
                 self._tried.pop(key, None)
-                return online.answer_of(request, as_object(result.get("message")))
+                return answer_of(request, as_object(result.get("message")))
             # Only now: a batch whose results could not be fetched is asked for them again.
             self._tried.setdefault(key, set()).add(sent.name)
             if result is not None and result.get("type") != "canceled":

@@ -11,7 +11,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from operator import getitem, length_hint
 
-from sdf.providers.offline_grammar import Domain, Named, Pool, grammar
+from sdf.providers.offline.grammar import Domain, Named, Pool, grammar
 from sdf.words import encoded_words
 
 # Random bytes drawn at once; no sentence uses more than MIN_BYTES.

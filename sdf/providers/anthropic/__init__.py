@@ -1,0 +1,1 @@
+"""Claude, online and in batches. The SDK is known here alone."""
