@@ -138,6 +138,21 @@ def test_no_secret_stands_in_the_job(job: dict[str, Any], pods: list[dict[str, A
             assert not re.search(r"(KEY|TOKEN|SECRET|PASSWORD)$", each["name"]), f"{each['name']} must come as a file"
 
 
+def test_what_the_pods_set_is_read_by_somebody(pods: list[dict[str, Any]]) -> None:
+    for pod in pods:
+        assert all(each["name"].startswith("RAY_") for each in pod["containers"][0]["env"])
+
+
+def test_the_key_file_that_is_named_is_mounted_and_a_flag(pods: list[dict[str, Any]]) -> None:
+    for name in ("rayjob.yaml", "README.md"):
+        named = re.search(r"--key-file (\S+?)`", (CLUSTER / name).read_text())
+        assert named is not None
+        assert parsed(f"sdf run quickstart --out x --key-file {named[1]}")["key_file"] == named[1]
+        for pod in pods:
+            mounts = [each["mountPath"] for each in pod["containers"][0]["volumeMounts"] if each.get("readOnly")]
+            assert any(named[1].startswith(f"{mount}/") for mount in mounts)
+
+
 def test_nobody_is_root(pods: list[dict[str, Any]]) -> None:
     assert all(pod["securityContext"]["runAsNonRoot"] is True for pod in pods)
     assert all(not each["securityContext"]["allowPrivilegeEscalation"] for pod in pods for each in pod["containers"])
