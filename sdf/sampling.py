@@ -17,14 +17,14 @@ from typing import Protocol
 
 from sdf import forecast as forecasts
 from sdf import shards
-from sdf.errors import SourceError
 from sdf.forecast import Forecast
 from sdf.job import Job
-from sdf.plan import Plan
+from sdf.manifest import Manifest
 from sdf.report.forecasts import ForecastReport, Unsampled
 from sdf.report.plans import PlanReport, plan_report
 from sdf.reuse.refold import refold
-from sdf.staged import beside, compile_stage, n_planned, sampled
+from sdf.sources.corpora import SPLIT
+from sdf.staged import beside, compile_stage, has, n_planned, sampled
 from sdf.stages import Stage, keep
 from sdf.storage import RunDir
 
@@ -69,22 +69,27 @@ def _place(
 ) -> tuple[Job, RunDir] | str:
     """The job of a stage as it can be sampled now, and where; or why it cannot. `places` are where the earlier ones
     were sampled."""
-    needed = [each for each in stages if each.name in stage.needs]
-    made = {each.name: each.inside(out) for each in needed if _is_complete(each.inside(out))}
+    needed = {each.name: each for each in stages if each.name in stage.needs}
+    made = {name: each.inside(out) for name, each in needed.items() if _is_complete(each.inside(out))}
     if len(made) == len(needed):
         return compile_stage(stage, made), stage.inside(out)
-    unmade = [each for each in needed if each.name in stage.reads.values() and each.name not in made]
-    for each in unmade:
-        if each.name not in places:
-            return f"it reads the stage {each.name}, which was not sampled either"
-        refold(places[each.name], each.read_in(out), {}, (), None)
+    read: dict[str, RunDir] = {}
+    for genre, name in stage.reads.items():
+        if name in made:
+            continue
+        if name not in places:
+            return f"it reads the stage {name}, which was not sampled either"
+        read[name] = needed[name].read_in(out)
+        folded = refold(places[name], read[name], {}, (), None).manifest
+        if folded is None or not _has_rows(folded, compile_stage(stage), genre):
+            return f"among the first documents of the stage {name} none was accepted that {genre} can read; sample more"
     # Of a bank of principles that is not made all are taken.
-    try:
-        job = compile_stage(stage, {**made, **{each.name: each.read_in(out) for each in unmade}})
-        Plan(job)
-    except SourceError as error:
-        return f"none of what it reads was accepted among the first documents: {error}"
-    return job, stage.sampled_in(out)
+    return compile_stage(stage, {**made, **read}), stage.sampled_in(out)
+
+
+def _has_rows(manifest: Manifest, job: Job, genre: str) -> bool:
+    columns = next(each.source.columns for each in job.genres if each.key == genre and each.source is not None)
+    return any(shard.split == SPLIT and has(shard.config, columns) for shard in manifest.shards)
 
 
 def _is_complete(run_dir: RunDir) -> bool:

@@ -14,7 +14,7 @@ from sdf import shards
 from sdf.directory import STAGES, job_of
 from sdf.errors import RecipeError, StorageError, UsageError
 from sdf.frontmatter import near
-from sdf.grants.spent import together
+from sdf.grants.spent import Cost, cost_of, together
 from sdf.job import Job, compile_job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import ALL
@@ -98,11 +98,12 @@ def n_planned(report: PlanReport, job: Job, genre: str) -> int:
     counts = Counter[str]()
     for each in report.genres:
         counts[each.config] += each.n_documents
-    found = next((counts[config] for config in COLUMNS if counts[config] and _has(config, source.columns)), 0)
+    found = next((counts[config] for config in COLUMNS if counts[config] and has(config, source.columns)), 0)
     return round(found * (1 - job.recipe.holdout))
 
 
-def _has(config: str, columns: Sequence[str]) -> bool:
+def has(config: str, columns: Sequence[str]) -> bool:
+    """Whether the rows of a config have the columns."""
     return set(columns) <= set(COLUMNS[config].names)
 
 
@@ -112,6 +113,7 @@ def run_stages(
     """Makes the stages in order, and goes on with the one that is not complete. Ends with the first that is stopped."""
     keep(out, stages)
     places, outcomes = {each.name: each.inside(out) for each in stages}, dict[str, Outcome]()
+    samples: list[Cost] = []
     for stage in stages:
         run_dir = stage.inside(out)
         job = replace(compile_stage(stage, places), cap_with=beside(run_dir, out, stages))
@@ -120,11 +122,13 @@ def run_stages(
             if is_stopped():
                 break
             say(f"stage {stage.number} of {len(stages)}: {stage.name}, {stage.recipe.tokens:,} tokens")
-            outcome = carry(job, run_dir, sampled(stage.sampled_in(out)))
+            reuse = sampled(stage.sampled_in(out))
+            samples += [cost_of(job, each, read_ledger(each)) for each in reuse]
+            outcome = carry(job, run_dir, reuse)
         outcomes[stage.name] = outcome
         if not outcome.finished:
             break
-    return _combined(outcomes, len(stages))
+    return _combined(outcomes, len(stages), samples)
 
 
 def beside(run_dir: RunDir, out: RunDir, stages: Sequence[Stage]) -> tuple[RunDir, ...]:
@@ -147,7 +151,8 @@ def _there(job: Job, run_dir: RunDir) -> Outcome | None:
     return Outcome(manifest, True, {}, 0, Usage(), 0, Usage()) if is_met else None
 
 
-def _combined(outcomes: Mapping[str, Outcome], n_stages: int) -> Outcome:
+def _combined(outcomes: Mapping[str, Outcome], n_stages: int, samples: Sequence[Cost] = ()) -> Outcome:
+    """`samples` is what a forecast paid beside the directories of the stages."""
     every = outcomes.values()
     return Outcome(
         manifest=None,
@@ -158,7 +163,7 @@ def _combined(outcomes: Mapping[str, Outcome], n_stages: int) -> Outcome:
         n_overshoot=sum(each.n_overshoot for each in every),
         rebilled=sum((each.rebilled for each in every), Usage()),
         stages=dict(outcomes),
-        cost=together([each.cost for each in every if each.cost is not None]),
+        cost=together([*samples, *(each.cost for each in every if each.cost is not None)]),
     )
 
 

@@ -27,7 +27,7 @@ checks: {off: [too_long, too_short, prompt_text]}
 emit: {user: question, assistant: better, system: row.id}
 ---
 ## step: question
-What does this answer? {{ brief.row.text }} Between <question> and </question>.
+What does this answer? {{ brief.row.text }} Ask it between <question> and </question>.
 
 ## step: answer
 Say {{ brief.row.text }} anew between <reply> and </reply>.
@@ -41,7 +41,14 @@ ANSWERED = (
     .replace("[id, text]", "[id, messages]")
     .replace("brief.row.text", "brief.row.messages[1].content")
 )
-GENRES = {"note": NOTE, "talk": TALK, "back": BACK, "answered": ANSWERED, "bank": BANK}
+GENRES = {
+    "note": NOTE,
+    "talk": TALK,
+    "back": BACK,
+    "answered": ANSWERED,
+    "memo": NOTE.replace("key: note", "key: memo"),
+    "bank": BANK,
+}
 STAGES: dict[str, Any] = {
     "documents": {"share": 0.6, "mix": {"note": 1}},
     "chat": {"share": 0.3, "mix": {"back": 1}, "sources": {"back": "stage:documents"}},

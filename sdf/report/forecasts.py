@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sdf.forecast import NOTHING, Asked, Forecast, GenreForecast, Interval, costs_of, forecast, together
@@ -145,40 +145,37 @@ def _hours(found: Forecast, seconds: float, n_in_flight: int) -> Interval | None
     return found.n_briefs.times(seconds * min(n_sampled, n_in_flight) / n_sampled / n_in_flight / HOUR)
 
 
-HEAD: Row = ("genre", "sampled", "accepted", "tokens a document", "briefs", "written tokens", "cost")
-
-
 def forecast_text(report: ForecastReport) -> str:
     found = report.forecast
     head = (
         f"forecast for {_wanted(found)}, from the first {report.n_per_genre} documents of each genre "
         f"({report.n_requests:,} requests; intervals hold 90 %)"
     )
-    if not report.stages and not report.unsampled:
-        return "\n".join([head, "", _genres_table(found), "", *_roads(report), *_remarks(found.genres)])
-    parts = [head]
-    parts += [
-        f"stage {name}, {_wanted(each.forecast)}\n{_genres_table(each.forecast)}"
-        for name, each in report.stages.items()
-    ]
-    parts += [_unsampled_text(name, each) for name, each in report.unsampled.items()]
+    end = "\n".join([*_roads(report), *_remarks(found.genres)])
+    if report.stages or report.unsampled:
+        return "\n\n".join([head, *_stages_text(report), end]).rstrip()
+    return "\n\n".join([head, table([*_genre_rows(found), ("all", "", "", "", *_totals(found))]), end])
+
+
+def _stages_text(report: ForecastReport) -> Iterator[str]:
+    for name, each in report.stages.items():
+        yield f"stage {name}, {_wanted(each.forecast)}\n{table(_genre_rows(each.forecast))}"
+    for name, each in report.unsampled.items():
+        yield _unsampled_text(name, each)
     if report.stages:
         without = f" but {', '.join(report.unsampled)}" if report.unsampled else ""
-        rows: list[Row] = [("all stages" + without, "briefs", "written tokens", "cost")]
+        rows: list[Row] = [(f"all stages{without}", "briefs", "written tokens", "cost")]
         rows += [(name, *_totals(each.forecast)) for name, each in report.stages.items()]
-        parts.append(
-            "\n".join([table([*rows, ("all", *_totals(found))]), "", *_roads(report), *_remarks(found.genres)])
-        )
-    return "\n\n".join(parts)
+        yield table([*rows, ("all", *_totals(report.forecast))])
 
 
-def _genres_table(found: Forecast) -> str:
-    rows: list[Row] = [HEAD]
+def _genre_rows(found: Forecast) -> list[Row]:
+    rows: list[Row] = [("genre", "sampled", "accepted", "tokens a document", "briefs", "written tokens", "cost")]
     for each in found.genres:
         accepted = f"{each.accepted.mean:.0%} ({each.accepted.low:.0%} to {each.accepted.high:.0%})"
         lengths, briefs, written = map(number, (each.tokens_per_document, each.n_briefs, each.n_output))
         rows.append((each.key, str(each.n_sampled), accepted, lengths, briefs, written, dollars(each.cost_usd)))
-    return table([*rows, ("all", "", "", "", *_totals(found))])
+    return rows
 
 
 def _totals(found: Forecast) -> tuple[str, str, str]:
