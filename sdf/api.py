@@ -180,6 +180,8 @@ def run(
         return _carry_out(job, run_dir, [*others, *sampled], halt, on_progress, say)
 
     if job is None:
+        # A later stage's model that is not there must not be found when the earlier ones are paid.
+        _look_ahead(_findings([staged.compile_stage(stage) for stage in stages], run_dir), lambda _: None)
         return staged.run_stages(stages, run_dir, lambda: halt.requested, say, carry)
     _check_unstaged(run_dir, job)
     return carry(job, run_dir)
@@ -209,7 +211,7 @@ def _carry_out(
         reach("lease taken")
         crew = _crew(job, run_dir, lease.epoch)
         # First: a model that is not there must not become what the directory was made by.
-        _look_ahead(crew, say)
+        _look_ahead(run_to_end(crew.preflight()), say)
         batches.check_collected(job, run_dir)
         occupy(run_dir, job, lambda: str(bill(job, [(run_dir, read_ledger(run_dir))])))
         reach("recipe written")
@@ -223,9 +225,8 @@ def _carry_out(
         _release(lease)
 
 
-def _look_ahead(crew: Crew, say: Callable[[str], None]) -> None:
-    """Says what the preflight found, and raises the first of its errors."""
-    findings = run_to_end(crew.preflight())
+def _look_ahead(findings: Sequence[Finding], say: Callable[[str], None]) -> None:
+    """Says what a preflight found, and raises the first of its errors."""
     for finding in findings:
         if finding.error is None:
             say(finding.text)
@@ -262,13 +263,16 @@ def preflight(recipe: str, *, out: Path_ | None = None, **overrides: Any) -> lis
     """What `run` looks at before it pays: models, context lengths and, with `out`, the directory. Free."""
     stages = staged.load_stages(recipe, overrides)
     jobs = [staged.compile_stage(stage) for stage in stages] or [load_job(recipe, overrides)]
+    directory = [_usable(RunDir(out))] if out is not None else []
+    return directory + _findings(jobs, RunDir(out or "."))
+
+
+def _findings(jobs: Sequence[Job], run_dir: RunDir) -> list[Finding]:
+    """Of all jobs, each thing once: stages share their models."""
     findings: list[Finding] = []
-    if out is not None:
-        findings.append(_usable(RunDir(out)))
     for job in jobs:
         _connect(job)
-        findings += run_to_end(_crew(job, RunDir(out or "."), 0).preflight())
-    # Stages share their models.
+        findings += run_to_end(_crew(job, run_dir, 0).preflight())
     return list({finding.text: finding for finding in findings}.values())
 
 

@@ -64,7 +64,7 @@ def occupy(run_dir: RunDir, job: Job, price: Callable[[], str]) -> None:
     """
     if run_dir.exists(RunDir.recipe):
         changed = differences(job_of(run_dir), job)
-        if changed:
+        if changed and _holds_work(run_dir):
             raise RecipeChanged(_explain(run_dir, changed, price))
     elif run_dir.children("data") or run_dir.children("manifests"):
         raise StorageError(
@@ -72,6 +72,12 @@ def occupy(run_dir: RunDir, job: Job, price: Callable[[], str]) -> None:
         )
     if not run_dir.exists(RunDir.recipe) or run_dir.read(RunDir.recipe) != job.snapshot():
         run_dir.write(RunDir.recipe, job.snapshot())
+
+
+def _holds_work(run_dir: RunDir) -> bool:
+    """Whether anything was answered, settled or sent there: a run that a wrong --model stopped leaves nothing."""
+    ledger = [path for path, _ in run_dir.files("ledger") if not path.endswith(("/EPOCH", "/grants.json"))]
+    return bool(ledger or run_dir.children(RunDir.batches) or run_dir.children("manifests") or run_dir.children("data"))
 
 
 def _explain(run_dir: RunDir, changed: list[Difference], price: Callable[[], str]) -> str:

@@ -24,7 +24,7 @@ from sdf.job import Job
 from sdf.manifest import text_of
 from sdf.names import COMMON_NAMES, TELLING
 from sdf.prompts import brief_context, wants
-from sdf.records import AnswerEntry, Brief, Measures, canonical_json, digest
+from sdf.records import Answer, AnswerEntry, Brief, Measures, canonical_json, digest
 
 
 def values_of(genre: Genre, brief: Brief, entries: Sequence[AnswerEntry]) -> dict[str, Any]:
@@ -209,7 +209,6 @@ def row(job: Job, genre: Genre, draft: Draft, n_tokens: int, entries: Sequence[A
     brief = draft.brief
     spoken = {entry.step: entry.answer for entry in entries}
     voice = voice_of(genre)
-    asked = job.recipe.model_of(voice.role)
     return {
         **emit(job, genre, draft),
         "id": brief.id,
@@ -219,12 +218,21 @@ def row(job: Job, genre: Genre, draft: Draft, n_tokens: int, entries: Sequence[A
         "scores": canonical_json(scores_of(genre, draft.values)),
         "source": _source_of(brief),
         "model": spoken[voice.name].model,
-        "fallback": spoken[voice.name].model != asked,
+        "fallback": _by_fallback(job, genre, spoken),
         "prompt_hash": genre.hash,
         "n_tokens": n_tokens,
         "finish_reason": spoken[voice.name].finish_reason,
         "constitution_hash": job.constitution.hash,
     }
+
+
+def _by_fallback(job: Job, genre: Genre, spoken: Mapping[str, Answer]) -> bool:
+    """Whether any of the row's steps was answered by the fallback model in another's place."""
+    if not job.recipe.has_fallback:
+        return False
+    fallback = job.recipe.model_of("fallback")
+    asked = {step.name: job.recipe.model_of(step.role) for step in genre.brief_steps}
+    return any(answer.model == fallback != asked[step] for step, answer in spoken.items())
 
 
 def _source_of(brief: Brief) -> str | None:

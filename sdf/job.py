@@ -22,7 +22,7 @@ from sdf.genres import Genre
 from sdf.genres.model import STAGE
 from sdf.mix import genres_of
 from sdf.money.prices import Prices, builtin, example, load_prices
-from sdf.recipe import DECIDES, DROPPED_SAMPLING, UNSAID, Decides, Recipe, load, place_of
+from sdf.recipe import CHATS_ONLY, DECIDES, DROPPED_SAMPLING, UNSAID, Decides, Recipe, load, place_of
 from sdf.records import Seat, canonical_json, digest
 from sdf.sources.corpora import principles_of
 from sdf.storage import RunDir
@@ -138,6 +138,7 @@ def compile_job(recipe: Recipe) -> Job:
     cells = _cells(recipe, constitution)
     job = Job(recipe, _only(constitution, cells), genres, bans, pin(recipe.decontaminate), prices, cells=cells)
     _check_models(job)
+    _check_forms(job)
     _check_prices(job)
     return job
 
@@ -160,6 +161,21 @@ def _check_models(job: Job) -> None:
             f"provider vllm runs one engine in each worker, and the roles ask for several ({models}); "
             "serve the others with `vllm serve`, and give their roles provider openai"
         )
+
+
+def _check_forms(job: Job) -> None:
+    """No step in `form: completion` is asked of a provider that holds conversations alone."""
+    for genre in job.genres:
+        for step in genre.steps:
+            asked: tuple[Seat, ...] = (step.role, "fallback") if job.recipe.has_fallback else (step.role,)
+            for seat in asked:
+                provider = job.recipe.backend_of(seat).provider
+                if step.form == "completion" and provider in CHATS_ONLY:
+                    raise RecipeError(
+                        f"genre {genre.key}, step {step.name}: `form: completion` needs a base model, and provider "
+                        f"{provider} has none; take the genre out of --mix, write `form: chat` in its file, or give "
+                        f"{'its role' if seat != 'fallback' else 'the fallback'} provider openai or vllm"
+                    )
 
 
 def _check_prices(job: Job) -> None:

@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 from sdf.errors import DamagedError, StorageError
 from sdf.storage import RunDir
 
-BATCHES = "batches"
+BATCHES = RunDir.batches
 RECORD, ID, VOID = ".json", ".id.json", ".void.json"
 
 # A request key.

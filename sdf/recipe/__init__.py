@@ -6,6 +6,7 @@ Environment and flags override the file. Unknown fields fail, with the nearest k
 from __future__ import annotations
 
 from sdf.recipe.fields import (
+    CHATS_ONLY,
     DECIDES,
     DEFAULT_MODELS,
     DROPPED_SAMPLING,
@@ -20,6 +21,7 @@ from sdf.recipe.values import ANY_GENRE, Backend, is_secret, shares, size, wante
 
 __all__ = [
     "ANY_GENRE",
+    "CHATS_ONLY",
     "DECIDES",
     "DEFAULT_MODELS",
     "DROPPED_SAMPLING",

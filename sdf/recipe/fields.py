@@ -36,6 +36,9 @@ DROPPED_SAMPLING: Mapping[str, tuple[str, ...]] = {
     "anthropic-batch": ("temperature", "top_p"),
 }
 
+# Whose APIs hold conversations alone: a step in `form: completion` cannot be asked of them.
+CHATS_ONLY = frozenset({"anthropic", "anthropic-batch"})
+
 # The line of a value that no file holds: it came by flag or environment.
 FLAG = 0
 

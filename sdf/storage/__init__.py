@@ -46,6 +46,7 @@ class RunDir:
     root: str = field(init=False)
 
     recipe = "recipe.json"
+    batches = "batches"
     card = "README.md"
 
     def __post_init__(self, url: str | os.PathLike[str]) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import staging
 from fake_api import serving
 from support import GENRES, make, make_job, write_recipe
 
@@ -123,3 +124,29 @@ def test_the_longest_prompt_holds_the_constitution_and_grows_with_it(tmp_path: P
 
 def test_offline_there_is_nothing_to_look_at(tmp_path: Path) -> None:
     assert run_to_end(preflight.preflight(make_job(tmp_path))) == []
+
+
+def test_a_later_stage_is_looked_at_before_the_first_is_paid(tmp_path: Path) -> None:
+    stages = {"first": {"share": 1, "mix": {"talk": 1}}, "second": {"share": 1, "mix": {"note": 1}}}
+    recipe = staging.recipe(tmp_path, stages)
+    with serving() as server:
+        server.models = [{"id": "m"}, {"id": "old", "lifecycle": "retired"}]
+        settings = {"base_url": server.url}
+        given: dict[str, Any] = {"provider": "openai", "model": "m", "provider_settings": settings}
+        with pytest.raises(NotServed, match="model old is retired"):
+            api.run(recipe, tmp_path / "out", **given, models={"judge": "old"})
+        assert not server.asked
+
+
+def test_a_prompt_without_turns_is_no_question_for_a_provider_of_conversations(tmp_path: Path) -> None:
+    base = GENRES["note"].replace("draft: {role: write,", "draft: {role: write, form: completion,")
+    assert "completion" in base
+    recipe = write_recipe(tmp_path, {"note": base}, tokens=1_000)
+    for given in (
+        {"provider": "anthropic"},
+        {"provider": "anthropic-batch"},
+        {"provider": "openai", "providers": {"fallback": "anthropic"}, "models": {"fallback": "m"}},
+    ):
+        with pytest.raises(RecipeError, match=r"genre note, step draft: `form: completion` .* provider anthropic"):
+            api.plan(recipe, model="m", **given)
+    api.plan(recipe, model="m", provider="openai")

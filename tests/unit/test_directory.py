@@ -27,6 +27,25 @@ def changed(job: Job, **fields: object) -> Job:
     return replace(job, recipe=job.recipe.changed(fields))
 
 
+def with_work(run_dir: RunDir) -> RunDir:
+    run_dir.write("ledger/000001/w0000-000-000000.answers.parquet", b"answers")
+    return run_dir
+
+
+@pytest.mark.parametrize("path", ["ledger/000001/log-000000.parquet", "batches/a.json", "manifests/000001.json"])
+def test_a_directory_without_work_is_anybody_s(tmp_path: Path, job: Job, path: str) -> None:
+    """What a wrong --model left: a lease and grants. One answer, batch or manifest more, and it is that recipe's."""
+    run_dir, other = RunDir(tmp_path), changed(job, model="another")
+    occupy(run_dir, job, price)
+    run_dir.write("ledger/000001/EPOCH", b"{}")
+    run_dir.write("ledger/000001/grants.json", b"{}")
+    occupy(run_dir, other, price)
+    assert job_of(run_dir) == other
+    run_dir.write(path, b"work")
+    with pytest.raises(RecipeChanged):
+        occupy(run_dir, job, price)
+
+
 def test_an_empty_directory_is_taken_and_remembers_the_job(tmp_path: Path, job: Job) -> None:
     occupy(RunDir(tmp_path), job, price)
     assert job_of(RunDir(tmp_path)) == job
@@ -42,7 +61,7 @@ def test_another_target_or_cluster_is_the_same_corpus_and_the_latest_is_remember
 
 
 def test_a_recipe_that_decides_other_text_is_told_with_what_it_would_pay(tmp_path: Path, job: Job) -> None:
-    run_dir = RunDir(tmp_path)
+    run_dir = with_work(RunDir(tmp_path))
     occupy(run_dir, job, price)
     before = run_dir.read(RunDir.recipe)
     with pytest.raises(RecipeChanged) as error:
@@ -55,7 +74,7 @@ def test_a_recipe_that_decides_other_text_is_told_with_what_it_would_pay(tmp_pat
 
 
 def test_a_recipe_that_folds_otherwise_is_sent_to_assemble_for_free(tmp_path: Path, job: Job) -> None:
-    occupy(RunDir(tmp_path), job, price)
+    occupy(with_work(RunDir(tmp_path)), job, price)
 
     def unasked() -> str:
         raise AssertionError("no text differs")

@@ -164,11 +164,28 @@ def test_equal_bases_mean_equal_measures(tmp_path: Path, job: Job) -> None:
     )
 
 
+@pytest.mark.parametrize("step", ["draft", "polish", "verdict"])
+def test_a_row_says_when_the_fallback_answered_any_of_its_steps(job: Job, step: str) -> None:
+    brief, genre = Plan(job).brief("note", 2), genre_of(job, "note")
+    entries = [
+        entry(name, text, "second" if name == step else "offline-grammar")
+        for name, text in {
+            "draft": "<document>d</document>",
+            "polish": "<document>p</document>",
+            "verdict": "4",
+        }.items()
+    ]
+    made = Draft(brief, "an idea", values_of(genre, brief, entries))
+    with_fallback = replace(job, recipe=job.recipe.changed({"models": {"fallback": "second"}}))
+    assert row(with_fallback, genre, made, 7, entries)["fallback"] is True
+    assert row(job, genre, made, 7, entries)["fallback"] is False, "a server may name its model otherwise"
+
+
 def test_a_row_says_where_its_text_came_from_and_nothing_of_its_making(job: Job) -> None:
     brief, genre = Plan(job).brief("note", 2), genre_of(job, "note")
     entries = [
         entry("draft", "<document>d</document>"),
-        entry("polish", "Hm. <document>The text.</document>", "fallback-model"),
+        entry("polish", "Hm. <document>The text.</document>", "another-model"),
         entry("verdict", "<score>4</score>"),
     ]
     assert values_of(genre, brief, entries) == {"draft": "d", "polish": "The text.", "verdict": 4}
@@ -182,8 +199,8 @@ def test_a_row_says_where_its_text_came_from_and_nothing_of_its_making(job: Job)
         "axes": found["axes"],
         "scores": '{"verdict":4}',
         "source": None,
-        "model": "fallback-model",
-        "fallback": True,
+        "model": "another-model",
+        "fallback": False,
         "prompt_hash": genre.hash,
         "n_tokens": 7,
         "finish_reason": "stop",
