@@ -19,7 +19,8 @@ Overrides = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A flag that sets the recipe's `field`, or the entry `key` of one; `reads` makes the value of what was typed."""
+    """A flag that sets the recipe's `field`, or the entry `key` of one; `reads` makes the value of what was typed, or
+    raises ValueError for what has none."""
 
     name: str
     field: str
@@ -38,7 +39,7 @@ def fraction(text: str) -> float:
     try:
         return float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a fraction; write 1% or 0.01", param_hint="--holdout") from None
+        raise ValueError(f"{text!r} is not a fraction; write 1% or 0.01") from None
 
 
 def settings(entries: Sequence[str]) -> dict[str, str]:
@@ -46,9 +47,16 @@ def settings(entries: Sequence[str]) -> dict[str, str]:
     for entry in entries:
         name, equals, value = entry.partition("=")
         if not equals or not name:
-            raise typer.BadParameter(f"{entry!r}: write NAME=VALUE", param_hint="--provider-setting")
-        found[name] = value
+            raise ValueError(f"{entry!r}: write NAME=VALUE")
+        _put(found, name, value)
     return found
+
+
+def _put(found: dict[str, str], name: str, value: str) -> None:
+    """ValueError for a name that is there, whose last value would silently win."""
+    if name in found:
+        raise ValueError(f"{name if name != '*' else 'the path of every genre'} is given twice; name it once")
+    found[name] = value
 
 
 def directories(paths: Sequence[str]) -> list[str]:
@@ -66,7 +74,7 @@ def sources(entries: Sequence[str]) -> dict[str, str]:
     for entry in entries:
         match = re.fullmatch(r"([a-z0-9][a-z0-9_-]*)=(.+)", entry)
         genre, path = (match[1], match[2]) if match else ("*", entry)
-        found[genre] = path if "://" in path or path.startswith("stage:") else absolute(path)
+        _put(found, genre, path if "://" in path or path.startswith("stage:") else absolute(path))
     return found
 
 
@@ -201,7 +209,7 @@ def overrides_of(flags: Sequence[Flag], given: dict[Flag, Any]) -> Overrides:
         value = given[flag]
         if value is None or value == []:
             continue
-        value = flag.reads(value) if flag.reads else value
+        value = _read(flag, value)
         entries = {flag.key: value} if flag.key is not None else value if isinstance(value, dict) else None
         if entries is None:
             found[flag.field] = value
@@ -211,3 +219,10 @@ def overrides_of(flags: Sequence[Flag], given: dict[Flag, Any]) -> Overrides:
             raise typer.BadParameter(f"{name} is given by two flags; name it once", param_hint=flag.name)
         merged.update(entries)
     return found
+
+
+def _read(flag: Flag, value: Any) -> Any:
+    try:
+        return flag.reads(value) if flag.reads else value
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=flag.name) from None
