@@ -12,7 +12,7 @@ from sdf import checks
 from sdf.errors import RecipeError
 from sdf.frontmatter import Fault, Location, Marked, near, validated
 from sdf.manifest import ALL
-from sdf.recipe.values import Backend, is_secret, positive, settings_of, size, wanted
+from sdf.recipe.values import Backend, as_text, is_secret, positive, settings_of, size, wanted
 from sdf.records import Seat
 
 Decides = Literal["text", "corpus", "run"]
@@ -146,6 +146,11 @@ class Recipe(BaseModel):
         for name in providers.values():
             cls._known_provider(name)
         return providers
+
+    @field_validator("provider_settings", mode="before")
+    @classmethod
+    def _as_text(cls, settings: Any) -> Any:
+        return as_text(settings)
 
     @field_validator("provider_settings")
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 from sdf.errors import RecipeError
 from sdf.manifest import ALL
@@ -77,6 +77,18 @@ def positive(mix: dict[str, float]) -> dict[str, float]:
                 f"share of {name!r} is {share:g}; a share is a number above 0 (leave a genre out to drop it)"
             )
     return mix
+
+
+def as_text(settings: Any) -> Any:
+    """Numbers and truth as a flag would give them: "30", "true". Anything else is left as it is."""
+    if not isinstance(settings, dict):
+        return settings
+    given = cast("dict[Any, Any]", settings)
+    return {name: _text(value) if isinstance(value, (bool, int, float)) else value for name, value in given.items()}
+
+
+def _text(value: float) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Backend(NamedTuple):

@@ -86,6 +86,16 @@ def test_a_bad_field_is_named_with_file_and_line(tmp_path: Path, fields: dict[st
     assert str(error.value).startswith(f"{path}:1: ")
 
 
+def test_settings_are_numbers_and_truth_as_yaml_writes_them_or_text(tmp_path: Path) -> None:
+    quoted = {"timeout": "30", "judge.timeout": "0.5", "allow_insecure": "true", "engine.enforce_eager": "false"}
+    natural = {"timeout": 30, "judge.timeout": 0.5, "allow_insecure": True, "engine.enforce_eager": False}
+    found = [load(write_recipe(tmp_path, provider_settings=each), {}) for each in (quoted, natural)]
+    assert found[0].provider_settings == quoted and found[0] == found[1]
+    assert compile_job(found[0]).hash == compile_job(found[1]).hash
+    with pytest.raises(RecipeError, match=r"provider_settings\.timeout: .* found '\[30\]'"):
+        load(write_recipe(tmp_path, provider_settings={"timeout": [30]}), {})
+
+
 def test_a_bad_override_is_blamed_on_the_command_line(tmp_path: Path) -> None:
     path = write_recipe(tmp_path, {"note": NOTE})
     with pytest.raises(RecipeError, match=r"on the command line: .*'x' is not a positive"):
