@@ -54,7 +54,22 @@ def split(settings: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
         _check_argument(name, value, settings)
     own = checked(NAME, {name: value for name, value in settings.items() if not name.startswith(PREFIX)}, SETTINGS)
     flags = {name: own.pop(name) for name in FLAGS}
-    return own, {**{name: value for name, value in flags.items() if value}, **prefixed}
+    written = {**{name: value for name, value in flags.items() if value}, **prefixed}
+    _check_gpus(own["gpus"], written)
+    return own, written
+
+
+def _check_gpus(gpus: str, written: Mapping[str, str]) -> None:
+    """With no GPU an engine runs on the CPU, in as many processes as it likes."""
+    if gpus in ("", "0"):
+        return
+    n_needed = _n_needed(written)
+    if _count("gpus", gpus, lowest=0) < n_needed:
+        sizes = " x ".join(f"{name} {written[name]}" for name in SIZES if name in written)
+        raise RecipeError(
+            f"provider {NAME}: gpus is {gpus}, and {sizes} takes {n_needed} of each worker; leave gpus out, or lower "
+            "the others"
+        )
 
 
 def _check_argument(name: str, value: str, settings: Mapping[str, str]) -> None:
@@ -77,7 +92,11 @@ def gpus_per_engine(settings: Mapping[str, str], *, has_gpus: bool) -> int:
     own, written = split(settings)
     if own["gpus"]:
         return _count("gpus", own["gpus"], lowest=0)
-    return math.prod(_count(name, written.get(name, "1"), lowest=1) for name in SIZES) if has_gpus else 0
+    return _n_needed(written) if has_gpus else 0
+
+
+def _n_needed(written: Mapping[str, str]) -> int:
+    return math.prod(_count(name, written.get(name, "1"), lowest=1) for name in SIZES)
 
 
 def _count(name: str, text: str, *, lowest: int) -> int:

@@ -1,8 +1,8 @@
 """vLLM, imported and set up: the one file that knows its modules.
 
 Its arguments are checked twice: by `engine_arguments` for names and types, and by vLLM itself for what fits the model
-and the machine, before any process is started. The trade-off: what only the engine's own process finds out, such as too
-little memory, is in that process's log, and the error here can but point to it.
+and the machine, before any process is started. What only the engine's own processes find out, such as too little
+memory, is read from their log. The trade-off: the error here tells one line of it, and the worker's log the rest.
 """
 
 from __future__ import annotations
@@ -10,16 +10,19 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import os
+import re
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 from sdf.errors import RecipeError
 from sdf.frontmatter import near
 from sdf.providers.endpoints import said
 from sdf.providers.engine_arguments import NAME, converted
 from sdf.providers.engine_process import Guarded
+from sdf.providers.engine_start_log import StartLog, way_out
 
 # What vLLM reads from the environment, where nothing else is set: no reports to its makers, and a terminal that stays
 # readable; stdout holds a command's result alone.
@@ -44,6 +47,7 @@ NAMES: Mapping[str, str] = {
     "AsyncLLM": "vllm.v1.engine.async_llm",
     "ChatCompletionRequest": "vllm.entrypoints.openai.chat_completion.protocol",
     "ChatParams": "vllm.renderers.params",
+    "DEFAULT_LOGGING_CONFIG": "vllm.logger",
     "EngineDeadError": "vllm.v1.engine.exceptions",
     "GracefulHTTPError": "vllm.exceptions",
     "RequestOutputKind": "vllm.sampling_params",
@@ -77,6 +81,7 @@ def library() -> Any:
 
 def config_of(model: str, written: Mapping[str, str]) -> Any:
     """The engine's configuration. RecipeError for arguments that contradict each other, the model or the machine."""
+    _check_place(model)
     declared = {field.name: field.type for field in dataclasses.fields(library().AsyncEngineArgs)}
     arguments = {**DEFAULTS, **converted(written, declared)}
     try:
@@ -92,6 +97,15 @@ def config_of(model: str, written: Mapping[str, str]) -> Any:
     return config
 
 
+def _check_place(model: str) -> None:
+    """A path that leads nowhere would be looked for at the Hugging Face hub, whose words nobody would understand."""
+    if model.startswith(("/", "./", "../", "~")) and not Path(model).exists():
+        raise RecipeError(
+            f"provider {NAME}: no engine for {model}: nothing is there; name a directory that holds the model on every "
+            "node with workers, or a model of the Hugging Face hub"
+        )
+
+
 def _whole_prefills(config: Any) -> dict[str, Any]:
     """On CPU a prompt must not be read in pieces: for a request with a seed, vLLM then dies of "CPU Generator does not
     use offset"."""
@@ -103,15 +117,22 @@ def started(model: str, written: Mapping[str, str], guarded: Guarded) -> Any:
     """An AsyncLLM that is ready, its processes under guard. RecipeError when it cannot be set up or does not start."""
     config = config_of(model, written)
     disable_log_stats = written.get("disable_log_stats", "true").lower() != "false"
-    try:
-        with guarded.marking():
-            return library().AsyncLLM.from_vllm_config(config, disable_log_stats=disable_log_stats)
-    except MISFITS as error:
-        raise RecipeError(
-            f"provider {NAME}: the engine for {model} did not start: {_reason(error)} What it said before is in the "
-            "worker's log (with --ray none: above). Often memory is short: lower --max-model-len, change "
-            "--gpu-memory-utilization, or spread it by --tensor-parallel-size"
-        ) from None
+    with StartLog() as log:
+        config.logging_config = log.heard(config.logging_config, library().DEFAULT_LOGGING_CONFIG)
+        try:
+            with guarded.marking():
+                return library().AsyncLLM.from_vllm_config(config, disable_log_stats=disable_log_stats)
+        except MISFITS as error:
+            cause = said(log.cause(), None) or _died(str(error)) or _reason(error)
+            raise RecipeError(
+                f"provider {NAME}: the engine for {model} did not start: {cause.rstrip('.')}; {way_out(cause)}"
+            ) from None
+
+
+def _died(text: str) -> str:
+    """A process that was killed logs nothing; vLLM tells its exit code alone."""
+    killed = re.search(r": -(\d+)\b", text)
+    return f"a process of it was killed by signal {killed[1]}" if killed else ""
 
 
 def tool_parser(name: str) -> Any:
@@ -126,6 +147,7 @@ def _reason(error: BaseException) -> str:
     """What pydantic found first, without its frame; else the error's own words."""
     problems = getattr(error, "errors", None)
     if callable(problems):
-        found: Any = problems()
-        return said(found[0]["msg"], None)
+        (first, *_) = cast("list[dict[str, Any]]", problems())
+        where = ".".join(map(str, first["loc"]))
+        return said(f"{where}: {first['msg']}" if where else first["msg"].removeprefix("Value error, "), None)
     return said(error, None) or type(error).__name__

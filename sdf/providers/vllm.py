@@ -43,7 +43,8 @@ class Vllm:
         self._model: str | None = None
 
     async def served(self, model: str) -> Served:
-        """How long the context is; builds no engine. RecipeError when its arguments do not fit model and machine."""
+        """How long the context is; builds no engine. RecipeError when its arguments fit no model, machine or parser."""
+        await asyncio.to_thread(self._parser)
         config = await asyncio.to_thread(config_of, model, self._written)
         return Served(model, "an engine of the worker", config.model_config.max_model_len, is_known=True)
 
@@ -73,17 +74,20 @@ class Vllm:
         return await asyncio.shield(self._engine)
 
     async def _start(self, model: str) -> Engine:
+        parser = await asyncio.to_thread(self._parser)
         guarded = await asyncio.to_thread(Guarded)
         building = asyncio.ensure_future(asyncio.to_thread(started, model, self._written, guarded))
         try:
             llm = await asyncio.shield(building)
-            parser = tool_parser(self._tool_parser) if self._tool_parser else None
         except BaseException:
             # With its processes gone, the thread that waits for them ends too.
             await asyncio.to_thread(guarded.close)
             await asyncio.wait([building])
             raise
         return Engine(model, llm, guarded, Watchdog(self._patience), parser, self._template)
+
+    def _parser(self) -> Any:
+        return tool_parser(self._tool_parser) if self._tool_parser else None
 
 
 def _object(name: str, text: str) -> dict[str, Any]:

@@ -113,6 +113,8 @@ def test_flags_are_engine_arguments_and_the_rest_is_ours() -> None:
     ("settings", "words"),
     [
         ({"max_model_len": "1", "engine.max_model_len": "2"}, "--max-model-len 1 and as --engine max_model_len=2"),
+        ({"gpus": "2", "tensor_parallel_size": "4"}, "gpus is 2, and tensor_parallel_size 4 takes 4 of each worker"),
+        ({"gpus": "3", "tensor_parallel_size": "2", "engine.pipeline_parallel_size": "2"}, "takes 4 of each worker"),
         ({"max_model_length": "1"}, "did you mean 'max_model_len'"),
         ({"engine.hf_token": "hf_abc"}, "would hold a key"),
         ({"engine.model": "other"}, "--model"),
