@@ -16,6 +16,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import ray
@@ -205,10 +206,15 @@ class RayCrew:
         self._run_dir, self._epoch = run_dir, epoch
         self._n_gpus = gpus_per_worker(job, ray.nodes())
         self._job = ray.put(job)
-        self._reader = ray.put(Reader(job, run_dir))
+        self._given = job
         self._answered: dict[int, Any] = {}
         self._tasks = asyncio.Semaphore(TASKS_AT_ONCE)
         self._places: dict[_Hand, str] = {}
+
+    @cached_property
+    def _reader(self) -> Any:
+        """Made when a text is first read, in a thread: a preflight is of jobs too whose rows are not made yet."""
+        return ray.put(Reader(self._given, self._run_dir))
 
     async def preflight(self) -> list[Finding]:
         # vLLM finds out what it runs on by looking: without a GPU of its own the task would see none.
@@ -230,10 +236,10 @@ class RayCrew:
         return hand
 
     async def write(self, cut: Cut) -> Shard:
-        return await self._task(_write, self._reader, self._run_dir, cut)
+        return await self._task(_write, await asyncio.to_thread(lambda: self._reader), self._run_dir, cut)
 
     async def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]:
-        return await self._task(_compare, self._reader, list(pairs))
+        return await self._task(_compare, await asyncio.to_thread(lambda: self._reader), list(pairs))
 
     def _stored(self, answered: Sequence[Answered]) -> Any:
         """One object for the same indexes, however many workers start with them."""

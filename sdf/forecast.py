@@ -213,7 +213,8 @@ def sampled_totals(
     picks = _picks(seed, len(samples))
     # A resample without one accepted document says that none will come; the shortest real one stands in for it.
     per_brief = np.maximum(_mean(n_tokens, picks), n_tokens[n_tokens > 0].min() / len(samples))
-    n_briefs = np.minimum(math.inf if target is None else target / per_brief, math.inf if n_there is None else n_there)
+    wanted = np.full_like(per_brief, math.inf) if target is None else target / per_brief
+    n_briefs = np.minimum(wanted, math.inf if n_there is None else n_there)
     n_output = n_briefs * _mean(np.array([each.n_output for each in samples], dtype=np.float64), picks)
     costs = _costs(samples)
     cost = None if costs is None else _interval(n_briefs * _mean(costs, picks))

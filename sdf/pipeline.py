@@ -16,6 +16,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Protocol
 
 from sdf.assemble import Cut, Pair, Terms
@@ -91,7 +92,11 @@ class InProcess:
 
     def __init__(self, job: Job, run_dir: RunDir, epoch: int) -> None:
         self._job, self._run_dir, self._epoch = job, run_dir, epoch
-        self._reader = Reader(job, run_dir)
+
+    @cached_property
+    def _reader(self) -> Reader:
+        """Made when a text is first read, in a thread: a preflight is of jobs too whose rows are not made yet."""
+        return Reader(self._job, self._run_dir)
 
     async def preflight(self) -> list[Finding]:
         return await preflight(self._job)
@@ -100,10 +105,10 @@ class InProcess:
         return Worker(self._job, self._run_dir, self._epoch, name, answered)
 
     async def write(self, cut: Cut) -> Shard:
-        return await asyncio.to_thread(self._reader.write, self._run_dir, cut)
+        return await asyncio.to_thread(lambda: self._reader.write(self._run_dir, cut))
 
     async def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]:
-        return await asyncio.to_thread(self._reader.compare, pairs)
+        return await asyncio.to_thread(lambda: self._reader.compare(pairs))
 
 
 @dataclass

@@ -14,6 +14,7 @@ from typing import Any
 from sdf import tokens
 from sdf.errors import GenreError, RateLimited, RecipeError, SdfError, Unavailable
 from sdf.genres import Genre, Step
+from sdf.genres.model import STAGE
 from sdf.job import Job
 from sdf.plan import Plan
 from sdf.prompts import Composer
@@ -53,7 +54,7 @@ async def preflight(job: Job) -> list[Finding]:
     panel = Panel(job)
     try:
         needs = longest_requests(job)
-        return await asyncio.gather(*(_looked_at(panel, seat, needs[seat]) for seat in first_of_each(job)))
+        return await asyncio.gather(*(_looked_at(panel, seat, needs.get(seat)) for seat in first_of_each(job)))
     finally:
         await panel.close()
 
@@ -68,7 +69,7 @@ def first_of_each(job: Job) -> list[Seat]:
     return list(seats.values())
 
 
-async def _looked_at(panel: Panel, seat: Seat, need: Longest) -> Finding:
+async def _looked_at(panel: Panel, seat: Seat, need: Longest | None) -> Finding:
     recipe = panel.recipe
     provider, model = recipe.backend_of(seat).provider, recipe.model_of(seat)
     for attempt in range(ATTEMPTS):
@@ -89,11 +90,13 @@ def _failed(provider: str, model: str, error: SdfError) -> Finding:
     return Finding(f"{provider} {model}: {error}", error)
 
 
-def finding(provider: str, served: Served, need: Longest) -> Finding:
-    """Whether the longest request fits what the server serves."""
+def finding(provider: str, served: Served, need: Longest | None) -> Finding:
+    """Whether the longest request fits what the server serves; None: all prompts wait for rows or earlier answers."""
     head = f"{provider} {served.model} at {served.where}"
     if not served.is_known:
         return Finding(f"{head}: answers, and tells nothing of its models")
+    if need is None:
+        return Finding(f"{head}: there; how long its prompts get is not known yet{_ends(served)}")
     wants = (
         f"{need.genre}/{need.step} takes about {need.n_prompt:,} tokens of prompt and up to {need.n_answer:,} of answer"
     )
@@ -127,7 +130,7 @@ def _ends(served: Served) -> str:
 
 def longest_requests(job: Job) -> Mapping[Seat, Longest]:
     """For every seat of the job, the largest of its requests; a fallback may meet any of them."""
-    plan, composer = Plan(job), Composer(job)
+    plan, composer = Plan(job, _unmade(job)), Composer(job)
     count = tokens.load("o200k_base").count
     prefixes: dict[str, int] = {}
     found: dict[Seat, Longest] = {}
@@ -144,6 +147,13 @@ def longest_requests(job: Job) -> Mapping[Seat, Longest]:
                 if seat not in found or _room(need) > _room(found[seat]):
                     found[seat] = need
     return found
+
+
+def _unmade(job: Job) -> Mapping[str, int]:
+    """A row for each genre that reads a stage which is not made: it has no text, so its prompts are bounded from below
+    alone."""
+    sources = {genre.key: genre.source.path or "" for genre in job.genres if genre.source is not None}
+    return {genre: 1 for genre, path in sources.items() if path.startswith(STAGE)}
 
 
 def _room(need: Longest) -> int:

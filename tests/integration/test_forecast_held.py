@@ -59,6 +59,23 @@ def test_a_forecast_holds_and_what_it_wrote_is_not_paid_again(tmp_path: Path) ->
     assert held is not None and f"{taken:,} taken" in held and "spent" in held
 
 
+def test_where_all_there_is_was_sampled_the_forecast_is_the_bill(tmp_path: Path) -> None:
+    """Angle rounds, redraws and rejections included."""
+    recipe = write_recipe(tmp_path, {"note": NOTE.replace("redraws: 2", "redraws: 2\ncell_size: 8")}, tokens="all")
+    with serving() as server:
+        given: dict[str, Any] = {
+            "provider": "anthropic",
+            "model": "claude-sonnet-5-5",
+            "provider_settings": {"base_url": server.url},
+        }
+        found = api.forecast(recipe, 24, tmp_path / "out", **given).forecast
+    ledger = read_ledger(RunDir(tmp_path / "out"))
+    assert found.n_briefs is not None and found.n_output is not None and found.cost_usd is not None
+    assert found.n_briefs.mean == found.genres[0].n_there == 24
+    assert found.n_output.mean == pytest.approx(ledger.usage.output_tokens)
+    assert found.cost_usd.mean == pytest.approx(ledger.cost_usd)
+
+
 def test_a_price_that_nobody_knows_makes_the_cost_unknown_and_never_nothing(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, GENRES, tokens=6_000)
     with serving() as server:
@@ -109,6 +126,6 @@ def test_a_forecast_through_batches_tells_batches_and_no_pace(tmp_path: Path) ->
 def test_a_second_forecast_that_finds_answers_tells_no_hours(tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, GENRES, tokens=3_000)
     with serving() as server:
-        given = {"provider": "openai", "model": "own", "provider_settings": {"base_url": server.url}}
+        given: dict[str, Any] = {"provider": "openai", "model": "own", "provider_settings": {"base_url": server.url}}
         assert api.forecast(recipe, 4, tmp_path / "out", **given).hours is not None
         assert api.forecast(recipe, 6, tmp_path / "out", **given).hours is None

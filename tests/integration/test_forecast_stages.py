@@ -206,8 +206,12 @@ def test_a_chain_of_stages_is_sampled_to_its_end(tmp_path: Path) -> None:
         given = asking(server)
         report = api.forecast(source, 8, out, **given)
         assert list(report.stages) == list(chain)
-        assert report.stages["more"].forecast.n_briefs is not None
-        assert api.run(source, out, **given).finished
+        (answered,) = report.stages["more"].forecast.genres
+        outcome = api.run(source, out, **given)
+    chats = outcome.stages["chat"].manifest
+    assert outcome.finished and chats is not None and answered.n_briefs is not None
+    # By their declared lengths there would be more than twice as many chats.
+    assert answered.n_there == pytest.approx(chats.n_documents, rel=0.2)
     check_paid_once(out, "2-chat")
     check_paid_once(out, "4-more")
     for name in ("1-documents", "2-chat"):

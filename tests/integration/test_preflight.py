@@ -138,6 +138,20 @@ def test_a_later_stage_is_looked_at_before_the_first_is_paid(tmp_path: Path) -> 
         assert not server.asked
 
 
+def test_a_stage_whose_rows_are_not_made_is_looked_at_too(tmp_path: Path) -> None:
+    # `answered` looks into its rows for every prompt: none is known before there are any.
+    chat = {"share": 1, "mix": {"answered": 1}, "sources": {"answered": "stage:talk"}}
+    recipe = staging.recipe(tmp_path, {"talk": {"share": 1, "mix": {"talk": 1}}, "chat": chat})
+    with serving() as server:
+        server.models = [{"id": "m"}, {"id": "old", "lifecycle": "retired"}]
+        given: dict[str, Any] = {"provider": "openai", "model": "m", "provider_settings": {"base_url": server.url}}
+        found = api.preflight(recipe, **given)
+        assert not any(each.error for each in found) and "how long its prompts get is not known" in found[-1].text
+        # Only the stage that reads has rewrites.
+        found = api.preflight(recipe, **given, models={"rewrite": "old"})
+        assert isinstance(found[-1].error, NotServed)
+
+
 def test_a_prompt_without_turns_is_no_question_for_a_provider_of_conversations(tmp_path: Path) -> None:
     base = GENRES["note"].replace("draft: {role: write,", "draft: {role: write, form: completion,")
     assert "completion" in base
