@@ -1,30 +1,21 @@
-"""What every provider behind HTTP needs: its settings, its key, where it may be sent, and what a failure means.
+"""What every provider behind HTTP needs: its settings read, what a server said, and what a failure means.
 
-A key is read where it is used, lives in a `Secret` that neither prints nor pickles, and goes to the addresses of
-`base_url` alone: https, or plain http on loopback; never a redirect, never a link-local address. Errors are built
-from what the server said, with the key and every URL query taken out. The trade-off: a host name is not resolved
-here, so a name that points to a private address is trusted as the recipe that holds it is.
+Errors are built from what the server said, with the key and every URL query taken out.
 """
 
 from __future__ import annotations
 
 import difflib
-import ipaddress
 import math
-import os
 import re
-import socket
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import NoReturn
-from urllib.parse import SplitResult, urlsplit
 
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
+from sdf.providers.keys import Secret
 from sdf.recipe import is_secret
 
-MAX_KEY_CHARS = 4_096
 MAX_SAID_CHARS = 300
 MAX_SECONDS = 3_600.0
 # Nobody is there who has not taken a connection by then.
@@ -63,24 +54,6 @@ _WAYS_OUT: Mapping[int, str] = {
 }
 
 
-class Secret:
-    """A key: `reveal` hands it out; nothing else shows it, and it does not leave the process."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret(...)"
-
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a key does not travel: it is read again where it is used")
-
-
 def checked(provider: str, settings: Mapping[str, str], known: Mapping[str, str]) -> dict[str, str]:
     """The settings over the defaults of `known`. RecipeError for an unknown one, or one that holds a key."""
     for name, value in settings.items():
@@ -116,95 +89,6 @@ def truth(provider: str, name: str, value: str) -> bool:
     if value not in ("true", "false"):
         raise RecipeError(f"provider {provider}: {name} is {value!r}; write true or false")
     return value == "true"
-
-
-def key_of(provider: str, key_file: str, variable: str) -> Secret | None:
-    """The key in `key_file` when one is named, else in the environment; None when neither is there."""
-    if key_file:
-        return Secret(_one_line(provider, f"key_file {key_file}", _read(provider, key_file)))
-    value = os.environ.get(variable, "")
-    return Secret(_one_line(provider, variable, value)) if value.strip() else None
-
-
-def no_key(provider: str, variable: str) -> RecipeError:
-    return RecipeError(
-        f"provider {provider}: no key; set {variable} where the workers run, or "
-        "--provider-setting key_file=PATH to a file that every worker can read"
-    )
-
-
-def _read(provider: str, key_file: str) -> str:
-    path = Path(key_file).expanduser()
-    reason = ""
-    try:
-        if path.stat().st_size > MAX_KEY_CHARS:
-            reason = f"holds more than {MAX_KEY_CHARS} bytes, which no key does"
-        else:
-            return path.read_text(encoding="ascii")
-    except UnicodeDecodeError:
-        # Its text shows the bytes it met.
-        reason = "is not plain ASCII"
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror})"
-    raise RecipeError(f"provider {provider}: key_file {key_file} {reason}; it holds the key and nothing else")
-
-
-def _one_line(provider: str, where: str, value: str) -> str:
-    key = value.strip()
-    if not re.fullmatch(r"[!-~]+", key):
-        raise RecipeError(f"provider {provider}: {where} is empty or more than one word; it holds the key alone")
-    return key
-
-
-def base_url(provider: str, text: str, *, allow_insecure: bool) -> str:
-    """The address without its last slash. RecipeError for one that a key must not be sent to."""
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        parts, host = urlsplit(""), ""
-    if parts.scheme not in ("http", "https") or not host:
-        raise RecipeError(f"provider {provider}: base_url {_shown(parts)!r} is not an address; write https://HOST/v1")
-    if parts.username is not None or parts.query or parts.fragment or "?" in text or "#" in text:
-        raise RecipeError(
-            f"provider {provider}: base_url {_shown(parts)!r} carries a user name, query or fragment; "
-            "write the address alone: a key comes from the environment or key_file"
-        )
-    address = _address(host)
-    if address is not None and (address.is_link_local or address.is_unspecified or address.is_multicast):
-        raise RecipeError(f"provider {provider}: base_url {_shown(parts)!r} is an address that serves no model")
-    if address is not None and str(address) in METADATA:
-        raise RecipeError(f"provider {provider}: base_url {_shown(parts)!r} is a cloud's metadata service")
-    is_loopback = host == "localhost" or (address is not None and address.is_loopback)
-    if parts.scheme == "http" and not is_loopback and not allow_insecure:
-        raise RecipeError(
-            f"provider {provider}: base_url {_shown(parts)!r} is plain http, which shows key and texts to the network; "
-            "use https, or --provider-setting allow_insecure=true on a network of your own"
-        )
-    return text.strip().rstrip("/")
-
-
-# Link-local 169.254.0.0/16 and fe80::/10 are refused whole; these lie elsewhere.
-METADATA = frozenset({"fd00:ec2::254", "100.100.100.200"})
-
-
-def _shown(parts: SplitResult) -> str:
-    """Scheme and host alone: a user name or a query may be a key."""
-    host = parts.netloc.rpartition("@")[2]
-    return f"{parts.scheme}://{host}" if parts.scheme else host
-
-
-def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a resolver makes of the host, in any of the forms it reads; None for a name."""
-    try:
-        found = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        try:
-            # 2852039166 and 0xa9fea9fe are 169.254.169.254 to every resolver.
-            found = ipaddress.ip_address(socket.inet_aton(host))
-        except OSError:
-            return None
-    return getattr(found, "ipv4_mapped", None) or found
 
 
 def said(text: object, key: Secret | None) -> str:

@@ -22,17 +22,9 @@ import aiohttp
 
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, Unauthorized, Unavailable
 from sdf.money.allowance import Told
-from sdf.providers.endpoints import (
-    CONNECT_SECONDS,
-    base_url,
-    checked,
-    failure,
-    key_of,
-    retry_after,
-    said,
-    seconds,
-    truth,
-)
+from sdf.providers.addresses import base_url
+from sdf.providers.endpoints import CONNECT_SECONDS, checked, failure, retry_after, said, seconds, truth
+from sdf.providers.keys import key_of
 from sdf.providers.pace import told_by_openai
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
 from sdf.providers.served import Served, served
@@ -97,7 +89,7 @@ class OpenAI:
                 "(several are separated by commas)"
             )
         self._addresses = [
-            Address(_rooted(base_url(NAME, url, allow_insecure=insecure))) for url in dict.fromkeys(urls)
+            Address(_rooted(base_url(NAME, url, allow_insecure=insecure, root="/v1"))) for url in dict.fromkeys(urls)
         ]
         self._key = key_of(NAME, given["key_file"], KEY_VARIABLE)
         self.told: dict[str, Told] = {}

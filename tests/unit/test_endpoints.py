@@ -11,7 +11,8 @@ import pytest
 
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
 from sdf.providers import make
-from sdf.providers.endpoints import FATAL_CODES, Secret, failure, retry_after, said
+from sdf.providers.endpoints import FATAL_CODES, failure, retry_after, said
+from sdf.providers.keys import Secret
 from sdf.recipe import is_secret
 
 

@@ -21,20 +21,11 @@ import httpx2
 
 from sdf.errors import NotServed, ProviderError, RecipeError, Unavailable
 from sdf.money.allowance import Told
+from sdf.providers.addresses import base_url
 from sdf.providers.anthropic.caching import BYTES_PER_TOKEN, TTLS, Head, Turns, minimum_of
 from sdf.providers.anthropic.messages import NAME, answer_of, body_of, check, encoded
-from sdf.providers.endpoints import (
-    CONNECT_SECONDS,
-    base_url,
-    checked,
-    failure,
-    key_of,
-    no_key,
-    retry_after,
-    said,
-    seconds,
-    truth,
-)
+from sdf.providers.endpoints import CONNECT_SECONDS, checked, failure, retry_after, said, seconds, truth
+from sdf.providers.keys import key_of, no_key
 from sdf.providers.pace import told_by_anthropic
 from sdf.providers.replies import as_object
 from sdf.providers.served import Served, served
