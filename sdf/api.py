@@ -48,6 +48,7 @@ from sdf.report.plans import PlanReport, plan_report
 from sdf.report.text import json_of
 from sdf.reuse.bill import bill
 from sdf.reuse.refold import refold
+from sdf.stages import Stage
 from sdf.storage import RunDir
 from sdf.storage.lease import Lease
 from sdf.story import Outcome, Progress, terms_of
@@ -102,6 +103,7 @@ def forecast(
         return forecast_report(job, asked, effort, tokens_per_second, expected)
 
     if job is None:
+        _look_at_all(stages, run_dir)
         found = sampling.sample_stages(stages, run_dir, lambda: halt.requested, say, sample)
         return report_of_stages(*found, n, tokens_per_second)
     _check_unstaged(run_dir, job)
@@ -180,11 +182,15 @@ def run(
         return _carry_out(job, run_dir, [*others, *sampled], halt, on_progress, say)
 
     if job is None:
-        # A later stage's model that is not there must not be found when the earlier ones are paid.
-        _look_ahead(_findings([staged.compile_stage(stage) for stage in stages], run_dir), lambda _: None)
+        _look_at_all(stages, run_dir)
         return staged.run_stages(stages, run_dir, lambda: halt.requested, say, carry)
     _check_unstaged(run_dir, job)
     return carry(job, run_dir)
+
+
+def _look_at_all(stages: Sequence[Stage], run_dir: RunDir) -> None:
+    """A later stage's model that is not there must not be found when the earlier ones are paid."""
+    _look_ahead(_findings([staged.compile_stage(stage) for stage in stages], run_dir), lambda _: None)
 
 
 def _check_unstaged(run_dir: RunDir, job: Job) -> None:

@@ -135,6 +135,8 @@ def test_a_later_stage_is_looked_at_before_the_first_is_paid(tmp_path: Path) -> 
         given: dict[str, Any] = {"provider": "openai", "model": "m", "provider_settings": settings}
         with pytest.raises(NotServed, match="model old is retired"):
             api.run(recipe, tmp_path / "out", **given, models={"judge": "old"})
+        with pytest.raises(NotServed, match="model old is retired"):
+            api.forecast(recipe, 2, tmp_path / "out", **given, models={"judge": "old"})
         assert not server.asked
 
 
