@@ -35,8 +35,10 @@ class Spending:
             self._treasury = Treasury(run_dir, epoch, Grants(self._cap, self._before.total))
         self._permits = Permits(job.recipe.n_in_flight)
         self._accounts: dict[str, Account] = {}
+        self._hired: set[str] = set()
 
     def hire(self, worker: str) -> None:
+        self._hired.add(worker)
         self._permits.hire(worker)
         if self._treasury is not None:
             self._treasury.hire(worker)
@@ -61,7 +63,9 @@ class Spending:
             self._treasury.grants.close(worker, account)
 
     def lose(self, worker: str) -> None:
-        """A worker that was never hired is none that is lost."""
+        """A worker that died while it started was never hired, and is none that is lost."""
+        if worker not in self._hired:
+            return
         self._permits.lose(worker)
         if self._treasury is not None:
             self._treasury.grants.lose(worker)
