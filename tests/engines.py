@@ -28,6 +28,9 @@ N_CONTEXT = 8_192
 
 # Tags that a genre asks for, which the model then writes as one token.
 TAGS = ("<document>", "<angles>", "<score>", "<facts>")
+# And calls of a tool, in the words of the `hermes` parser: one as asked for, one whose arguments are no object.
+CALL = '<tool_call>\n{"name": "look_up", "arguments": {"term": "rain"}}\n</tool_call>'
+ODD_CALL = '<tool_call>\n{"name": "look_up", "arguments": "rain"}\n</tool_call>'
 
 ARGUMENTS = {
     "max_model_len": str(N_CONTEXT),

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
+import re
+import shutil
 import signal
 from collections import Counter
 from collections.abc import Iterator
@@ -18,8 +21,10 @@ import engines
 import pyarrow.parquet as pq
 import pytest
 from runs import Process, is_complete, rows_of
+from typer.testing import CliRunner
 
 from sdf import answers, api
+from sdf.cli import app
 from sdf.errors import EngineDead, RecipeError, RequestRejected
 from sdf.providers import make
 from sdf.providers.engine_prompts import messages
@@ -32,7 +37,8 @@ pytestmark = pytest.mark.vllm
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tiny_model import make as make_model
 
-    return make_model(tmp_path_factory.mktemp("model"), often=engines.TAGS)
+    often = (*engines.TAGS, engines.CALL, engines.ODD_CALL)
+    return make_model(tmp_path_factory.mktemp("model"), often=often)
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +89,13 @@ def test_three_roads_to_one_model(
         "anthropic": {**served, "provider": "anthropic"},
     }
     for name, fields in roads.items():
-        source = engines.recipe(tmp_path / name, {"memo": engines.MEMO}, **fields)
-        run(source, tmp_path / name / "out", tokens=2_000)
-        check_corpus(tmp_path / name / "out", 2_000)
+        source = engines.recipe(tmp_path / name, {"memo": engines.MEMO}, **fields, in_flight=8, shard_tokens=400)
+        run(source, tmp_path / name / "out", tokens=500)
+        check_corpus(tmp_path / name / "out", 500)
         n_before = len(rows_of(tmp_path / name / "out", "settlement"))
-        run(source, tmp_path / name / "out", tokens=3_000)
-        check_corpus(tmp_path / name / "out", 3_000)
+        # In one process, for all that began on Ray; far enough that what was in flight at the end is too little.
+        run(source, tmp_path / name / "out", tokens=1_500, ray="none")
+        check_corpus(tmp_path / name / "out", 1_500)
         assert len(rows_of(tmp_path / name / "out", "settlement")) > n_before
         assert set(Counter(row["id"] for row in rows_of(tmp_path / name / "out", "settlement")).values()) == {1}
     # The same template, seeds and sampling: but for a sum that rounds otherwise in other company, the same words.
@@ -133,6 +140,7 @@ def test_an_engine_in_this_process(model: Path) -> None:
             await _check_text(provider, model)
             await _check_prompts(provider, model)
             await _check_forms(provider, model)
+            await _check_tools(provider, model)
             with pytest.raises(RequestRejected, match=r"a prompt of \d+ tokens, and the context .* holds 8192"):
                 await provider.answer(request(model, 1, Wants("text"), prefix=Prefix.of("word " * 9_000)))
             with pytest.raises(RecipeError, match=r"serves .* not another"):
@@ -212,6 +220,32 @@ async def _check_forms(provider: Any, model: Path) -> None:
             assert ended
 
 
+async def _check_tools(provider: Any, model: Path) -> None:
+    """What the model family's parser takes for calls are calls, and no text; without it they stay where they are."""
+    tools = '[{"name": "look_up", "description": "Finds a fact.", "input_schema": {"type": "object"}}]'
+    asked = [request(model, number, Wants("text"), tools=tools) for number in range(24)]
+    found: list[Answer] = await asyncio.gather(*map(provider.answer, asked))
+    engine = await provider._ready(str(model))
+    parser, engine._parser = engine._parser, None
+    plain: list[Answer] = await asyncio.gather(*map(provider.answer, asked))
+    engine._parser = parser
+    seen: Counter[str] = Counter()
+    for answer, text in zip(found, plain, strict=True):
+        calls = json.loads(answer.tool_calls or "[]")
+        written = re.findall(r'"arguments": (.*)}\n</tool_call>', text.text)
+        assert [call["arguments"] for call in calls] == [json.loads(each) for each in written]
+        assert len({call["id"] for call in calls}) == len(calls)
+        assert all(call["name"] == "look_up" for call in calls)
+        assert text.tool_calls is None and text.finish_reason in ("stop", "length")
+        assert answer.text == (text.text.partition("<tool_call>")[0] if calls else text.text)
+        assert answer.usage.output_tokens == text.usage.output_tokens
+        # A turn that was cut off is cut off, whatever it called before.
+        wanted = "tool_use" if calls and text.finish_reason == "stop" else text.finish_reason
+        assert answer.finish_reason == wanted
+        seen.update([wanted, *written])
+    assert {"stop", "tool_use", '"rain"', '{"term": "rain"}'} <= seen.keys(), seen
+
+
 async def _check_hang(provider: Any, model: Path) -> None:
     """A stopped engine is noticed, killed, and every request told; none is answered afterwards."""
     (pids,) = engines.engine_processes(os.getpid()).values()
@@ -227,11 +261,42 @@ async def _check_hang(provider: Any, model: Path) -> None:
         await provider.answer(request(model, 1, Wants("text")))
 
 
-def test_a_model_that_is_not_there(tmp_path: Path) -> None:
-    """Before any work, in a sentence."""
-    source = engines.recipe(tmp_path, {"memo": engines.MEMO}, **engines.own_engine(tmp_path / "nowhere"))
-    process = Process(source, tmp_path / "out")
-    assert process.wait(engines.PATIENCE) == 2, process.said
-    assert "no engine for" in process.said
-    assert "Traceback" not in process.said
+def without_weights(model: Path, folder: Path) -> Path:
+    """The same model, with the second half of its weights missing."""
+    shutil.copytree(model, folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    return folder
+
+
+STARTS: dict[str, tuple[dict[str, str], str]] = {
+    "nowhere": ({}, r"nowhere: nothing is there; name a directory"),
+    "too long": ({"max_model_len": "999999"}, r"max_model_len \(999999\) is greater than .*8192"),
+    "unknown": ({"engine.max_num_seq": "8"}, r"no argument 'max_num_seq'; did you mean 'max_num_seqs'"),
+    "out of range": ({"gpu_memory_utilization": "1.5"}, r"gpu_memory_utilization: .* less than or equal to 1"),
+    "contradiction": ({"engine.max_num_seqs": "9", "engine.max_num_batched_tokens": "8"}, r"greater than or equal to"),
+    "too few gpus": ({"gpus": "1", "tensor_parallel_size": "2"}, r"gpus is 1, and tensor_parallel_size 2 takes 2"),
+    "no such parser": ({"tool_parser": "hermess"}, r"vLLM has no 'hermess'; did you mean 'hermes'"),
+    "small cache": (
+        {"engine.kv_cache_memory_bytes": "65536"},
+        r"did not start: No available memory for the cache blocks.*; its cache is too small: lower --max-model-len",
+    ),
+    "damaged": ({}, r"did not start: .*SafetensorError: .*; the model's files are damaged.*: fetch them again"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("fault", STARTS)
+def test_an_engine_that_cannot_start_says_why_in_a_line(model: Path, fault: str, tmp_path: Path) -> None:
+    """Before anything is answered; the last two are known to the engine's own processes alone."""
+    settings, words = STARTS[fault]
+    where = without_weights(model, tmp_path / "damaged") if fault == "damaged" else model
+    where = tmp_path / "nowhere" if fault == "nowhere" else where
+    source = engines.recipe(tmp_path, {"memo": engines.MEMO}, **engines.own_engine(where, **settings))
+    ended = CliRunner().invoke(app, ["run", source, "--out", str(tmp_path / "out")])
+    assert ended.exit_code == 2, ended.output
+    assert re.search(f"^error: provider vllm: .*{words}", ended.stderr, re.MULTILINE), ended.stderr
+    assert "Traceback" not in ended.output
     assert not list(tmp_path.glob("out/ledger/*/*.parquet"))
+    assert not engines.engine_processes(os.getpid())
+    gc.collect()
