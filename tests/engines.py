@@ -127,7 +127,7 @@ def until(holds: Callable[[], Any], patience: float = PATIENCE) -> Any:
 
 
 class Server:
-    """vLLM's own server, which speaks OpenAI's protocol and Anthropic's."""
+    """vLLM's own server, which speaks OpenAI's protocol and Anthropic's. It loads while others do."""
 
     def __init__(self, model: Path, log: Path) -> None:
         with socket.socket() as free:
@@ -154,6 +154,9 @@ class Server:
             self._process = subprocess.Popen(
                 command, stdout=sink, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
+
+    def wait(self) -> None:
+        """Until it answers."""
         until(self._is_up)
 
     def _is_up(self) -> bool:
