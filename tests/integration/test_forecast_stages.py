@@ -10,7 +10,7 @@ import pytest
 from fake_api import FakeAPI, serving
 from staging import STAGES as GIVEN
 from staging import recipe
-from support import documents
+from support import documents, shard_hashes
 from typer.testing import CliRunner
 
 from sdf import api, worker
@@ -256,6 +256,9 @@ def test_the_command_line_tells_each_stage_and_the_run_compares_itself(tmp_path:
     ran = CliRunner().invoke(app, ["run", source, "--out", out])
     assert ran.exit_code == 0
     assert all(f"{stage}: briefs: " in ran.stdout for stage in STAGES) and ran.stdout.count(" taken; ") == 3
+    api.run(source, tmp_path / "fresh")
+    for name in NAMES:
+        assert shard_hashes(tmp_path / "out" / name) == shard_hashes(tmp_path / "fresh" / name)
 
 
 def test_a_forecast_that_is_stopped_says_which_stages_it_did_not_reach(tmp_path: Path) -> None:
