@@ -18,7 +18,9 @@ from sdf.genres.model import STAGE
 from sdf.job import Job
 from sdf.plan import Plan
 from sdf.prompts import Composer
+from sdf.providers.endpoints import said
 from sdf.providers.panel import Panel
+from sdf.providers.seats import in_words_of
 from sdf.providers.served import Served
 from sdf.records import Brief, Request, Seat
 
@@ -70,29 +72,40 @@ def first_of_each(job: Job) -> list[Seat]:
 
 
 async def _looked_at(panel: Panel, seat: Seat, need: Longest | None) -> Finding:
-    recipe = panel.recipe
-    provider, model = recipe.backend_of(seat).provider, recipe.model_of(seat)
+    found = await _found(panel, seat, need)
+    if found.error is None:
+        return found
+    error = in_words_of(panel.recipe, seat, found.error)
+    return Finding(found.text.replace(str(found.error), str(error)), error)
+
+
+async def _found(panel: Panel, seat: Seat, need: Longest | None) -> Finding:
+    asked = f"{panel.recipe.backend_of(seat).provider} {said(panel.recipe.model_of(seat), None)}"
     for attempt in range(ATTEMPTS):
         try:
-            return finding(provider, await panel.served(seat), need)
+            return _fit(asked, await panel.served(seat), need)
         except RateLimited as error:
-            return Finding(f"{model}: {error}; not looked at further")
+            return Finding(f"{asked}: {error}; not looked at further")
         except Unavailable as error:
             if attempt + 1 == ATTEMPTS:
-                return _failed(provider, model, Unavailable(f"{error}; check --base-url, or start the server"))
+                return _failed(asked, Unavailable(f"{error}; check --base-url, or start the server"))
             await asyncio.sleep(PAUSE * 2**attempt)
         except SdfError as error:
-            return _failed(provider, model, error)
+            return _failed(asked, error)
     raise AssertionError("the last attempt returns")
 
 
-def _failed(provider: str, model: str, error: SdfError) -> Finding:
-    return Finding(f"{provider} {model}: {error}", error)
+def _failed(asked: str, error: SdfError) -> Finding:
+    return Finding(f"{asked}: {error}", error)
 
 
-def finding(provider: str, served: Served, need: Longest | None) -> Finding:
+def _unfit(text: str) -> Finding:
+    return Finding(text, RecipeError(text))
+
+
+def _fit(asked: str, served: Served, need: Longest | None) -> Finding:
     """Whether the longest request fits what the server serves; None: all prompts wait for rows or earlier answers."""
-    head = f"{provider} {served.model} at {served.where}"
+    head = f"{asked} at {served.where}"
     if not served.is_known:
         return Finding(f"{head}: answers, and tells nothing of its models")
     if need is None:
@@ -101,23 +114,17 @@ def finding(provider: str, served: Served, need: Longest | None) -> Finding:
         f"{need.genre}/{need.step} takes about {need.n_prompt:,} tokens of prompt and up to {need.n_answer:,} of answer"
     )
     if served.n_output is not None and need.n_answer > served.n_output:
-        return Finding(
-            f"{head}: {wants}; the model writes {served.n_output:,} at most",
-            RecipeError(
-                f"{head}: {wants}, and the model writes {served.n_output:,} at most; "
-                "lower max_tokens of the step or n_words of the genre, or name another --model"
-            ),
+        return _unfit(
+            f"{head}: {wants}, and the model writes {served.n_output:,} at most; "
+            "lower max_tokens of the step or n_words of the genre, or name another --model"
         )
     room = served.n_context
     if room is None:
         return Finding(f"{head}: there; {wants}; its context is not told{_ends(served)}")
     if need.n_prompt + need.n_answer > room:
-        return Finding(
-            f"{head}: {wants}; its context holds {room:,}",
-            RecipeError(
-                f"{head}: {wants}, and its context holds {room:,}; give a model or server with a longer context "
-                "(--max-model-len), a shorter --constitution, or genres whose steps take `context: principle`"
-            ),
+        return _unfit(
+            f"{head}: {wants}, and its context holds {room:,}; give a model or server with a longer context "
+            "(--max-model-len), a shorter --constitution, or genres whose steps take `context: principle`"
         )
     tight = need.n_prompt * MARGIN + need.n_answer > room
     close = ": a tokenizer that finds a third more would not fit" if tight else ""

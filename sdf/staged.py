@@ -18,6 +18,7 @@ from sdf.grants.spent import Cost, cost_of, together
 from sdf.job import Job, compile_job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import ALL
+from sdf.providers.seats import check_settings
 from sdf.recipe import load, place_of, wanted
 from sdf.records import Usage
 from sdf.report.arms import arms
@@ -45,7 +46,9 @@ def load_stages(name: str, overrides: Mapping[str, Any]) -> tuple[Stage, ...]:
     Errors name the file and the line.
     """
     try:
-        stages = split(load(name, overrides))
+        recipe = load(name, overrides)
+        check_settings(recipe)
+        stages = split(recipe)
         for stage in stages:
             compile_stage(stage)
     except RecipeError as error:

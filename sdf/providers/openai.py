@@ -22,8 +22,8 @@ import aiohttp
 
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, Unauthorized, Unavailable
 from sdf.money.allowance import Told
-from sdf.providers.addresses import base_url
-from sdf.providers.endpoints import CONNECT_SECONDS, checked, failure, retry_after, said, seconds, truth
+from sdf.providers import settings as read
+from sdf.providers.endpoints import CONNECT_SECONDS, failure, retry_after, said
 from sdf.providers.keys import key_of
 from sdf.providers.pace import told_by_openai
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
@@ -32,7 +32,6 @@ from sdf.records import Answer, FinishReason, Prefix, Request, Usage, canonical_
 
 NAME = "openai"
 KEY_VARIABLE = "OPENAI_API_KEY"
-SETTINGS: Mapping[str, str] = {"base_url": "", "key_file": "", "allow_insecure": "false", "timeout": "600"}
 HOSTED = "https://api.openai.com"
 
 # Encoded prefixes that are kept: a job has one per genre, and one per cell where the context is a principle.
@@ -79,19 +78,15 @@ class OpenAI:
     """Answers of `/chat/completions`, and of `/completions` where a step asks for completion."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        given = checked(NAME, settings, SETTINGS)
-        self._timeout = seconds(NAME, "timeout", given["timeout"])
-        insecure = truth(NAME, "allow_insecure", given["allow_insecure"])
-        urls = [each.strip() for each in given["base_url"].split(",") if each.strip()]
-        if not urls:
+        given = read.openai(settings)
+        self._timeout = given.timeout
+        if not given.base_urls:
             raise RecipeError(
                 f"provider {NAME}: no address; write --provider-setting base_url=http://localhost:8000/v1 "
                 "(several are separated by commas)"
             )
-        self._addresses = [
-            Address(_rooted(base_url(NAME, url, allow_insecure=insecure, root="/v1"))) for url in dict.fromkeys(urls)
-        ]
-        self._key = key_of(NAME, given["key_file"], KEY_VARIABLE)
+        self._addresses = [Address(_rooted(url)) for url in given.base_urls]
+        self._key = key_of(NAME, given.key_file, KEY_VARIABLE)
         self.told: dict[str, Told] = {}
         self._opened: aiohttp.ClientSession | None = None
 

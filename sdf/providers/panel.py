@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from sdf import providers
+from sdf.errors import CircuitOpen, RecipeError, SdfError, Unauthorized
 from sdf.job import Job
 from sdf.money.allowance import LaneReport, LaneShare
 from sdf.money.budget import Purse, Till
@@ -18,6 +19,7 @@ from sdf.providers import Batched, Provider
 from sdf.providers.batch_log import BatchLog, UnderWay
 from sdf.providers.crowd import Crowd
 from sdf.providers.governor import TIMEOUT, Governor
+from sdf.providers.seats import in_words_of
 from sdf.providers.served import Served
 from sdf.recipe import Backend
 from sdf.records import Answer, Request, Seat, Usage
@@ -48,7 +50,7 @@ class Panel:
         for seat in job.seats:
             backend, model = recipe.backend_of(seat), recipe.model_of(seat)
             if backend not in self._providers:
-                self._providers[backend] = self._made(backend, batches)
+                self._providers[backend] = self._made(seat, backend, batches)
             if (backend, model) not in lanes:
                 till = Till(purse, tariff(job.prices, backend.provider, dict(backend.settings), model))
                 governor = Governor(
@@ -63,16 +65,22 @@ class Panel:
                 self._lanes[f"{len(self._lanes)} {backend.provider} {model}"] = lanes[backend, model]
             self._seats[seat] = lanes[backend, model]
 
-    def _made(self, backend: Backend, batches: BatchLog | None) -> Provider:
+    def _made(self, seat: Seat, backend: Backend, batches: BatchLog | None) -> Provider:
         settings = dict(backend.settings)
-        if batches is None or backend.provider not in providers.BATCHED:
-            return providers.make(backend.provider, settings)
-        self._batched[backend] = providers.make_batched(backend.provider, settings, batches)
-        return self._batched[backend]
+        try:
+            if batches is None or backend.provider not in providers.BATCHED:
+                return providers.make(backend.provider, settings)
+            self._batched[backend] = providers.make_batched(backend.provider, settings, batches)
+            return self._batched[backend]
+        except RecipeError as error:
+            raise in_words_of(self.recipe, seat, error) from None
 
     async def answer(self, request: Request) -> Answer:
         """As `Governor.answer`, by the backend of the request's seat."""
-        return await self._seats[request.seat].governor.answer(request)
+        try:
+            return await self._seats[request.seat].governor.answer(request)
+        except (Unauthorized, CircuitOpen, RecipeError) as error:
+            raise in_words_of(self.recipe, request.seat, error) from error.__cause__
 
     def cost(self, request: Request, usage: Usage) -> float | None:
         """Dollars of an answer to the request; None where its price is not known."""
@@ -88,7 +96,10 @@ class Panel:
 
     async def served(self, seat: Seat) -> Served:
         """What is known of the seat's model, as `Provider.served`."""
-        return await self._providers[self.recipe.backend_of(seat)].served(self.recipe.model_of(seat))
+        try:
+            return await self._providers[self.recipe.backend_of(seat)].served(self.recipe.model_of(seat))
+        except SdfError as error:
+            raise in_words_of(self.recipe, seat, error) from error.__cause__
 
     @property
     def under_way(self) -> tuple[UnderWay, ...]:

@@ -41,7 +41,8 @@ def served(provider: str, where: str, reply: Mapping[str, Any], model: str) -> S
     found = next((each for each in described if answered_by(model, each.get("id")) == model), None)
     if found is None:
         known = [said(name, None) for name in names]
-        raise NotServed(f"{provider}: no model {model!r} at {where}{near(model, known)}; name another with --model")
+        asked = said(model, None)
+        raise NotServed(f"{provider}: no model {asked!r} at {where}{near(asked, known)}; name another with --model")
     if found.get("lifecycle") == "retired":
         raise NotServed(f"{provider}: model {model} is retired and no longer answers; name another with --model")
     count = counts(found)

@@ -17,7 +17,7 @@ from sdf.recipe.fields import (
     StageEntry,
 )
 from sdf.recipe.files import builtin_recipes, find, load, place_of
-from sdf.recipe.values import ANY_GENRE, Backend, is_secret, shares, size, wanted
+from sdf.recipe.values import ANY_GENRE, SEATS, Backend, is_secret, settings_of, shares, size, wanted
 
 __all__ = [
     "ANY_GENRE",
@@ -26,6 +26,7 @@ __all__ = [
     "DEFAULT_MODELS",
     "DROPPED_SAMPLING",
     "IN_FLIGHT",
+    "SEATS",
     "UNSAID",
     "Backend",
     "Decides",
@@ -36,6 +37,7 @@ __all__ = [
     "is_secret",
     "load",
     "place_of",
+    "settings_of",
     "shares",
     "size",
     "wanted",

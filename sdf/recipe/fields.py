@@ -185,7 +185,8 @@ class Recipe(BaseModel):
         provider = self.backend_of(seat).provider
         model = own or DEFAULT_MODELS[provider]
         if model is None:
-            ways = [] if seat == "fallback" else ["--model (`model:` in the recipe)"]
+            is_common = seat != "fallback" and provider == self.provider
+            ways = ["--model (`model:` in the recipe)"] if is_common else []
             ways += [] if seat == "write" else [f"--{seat}-model (`models: {{{seat}: …}}`)"]
             raise RecipeError(f"provider {provider} needs a model to {_WORK[seat]}; name it with {', or '.join(ways)}")
         return model

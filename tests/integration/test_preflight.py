@@ -61,6 +61,61 @@ def test_a_model_that_cannot_do_it_ends_the_run_before_a_request(
         raise error
 
 
+@pytest.mark.parametrize(("n", "words"), [(300, "a longer context"), (100, "lower max_tokens of the step")])
+def test_a_preflight_ends_with_the_way_out_that_a_run_tells(n: int, words: str, tmp_path: Path) -> None:
+    with serving() as server:
+        server.models = [{"id": "m", "max_model_len" if n == 300 else "max_tokens": n}]
+        error = stopped(tmp_path / "a", server.url, "openai")
+        settings = {"base_url": server.url}
+        recipe = write_recipe(tmp_path / "b", NOTE, tokens=1_000)
+        found = api.preflight(recipe, provider="openai", model="m", provider_settings=settings)
+    assert words in found[0].text and found[0].text == str(found[0].error) == str(error)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({}, "openai: no address; write --provider-setting judge.base_url="),
+        (
+            {"judge.base_url": "http://judges.example.com"},
+            "judge.base_url '.*' is plain http.* judge.allow_insecure=true",
+        ),
+        ({"judge.base_url": "gone"}, "check --provider-setting judge.base_url="),
+        ({"judge.base_url": "there", "judge.key_file": "/nowhere"}, "judge.key_file /nowhere cannot be read"),
+        ({"judge.base_url": "there"}, "no model 'm' at .*; known: other; name another with --judge-model"),
+    ],
+)
+def test_a_way_out_for_a_role_leaves_the_others_alone(given: dict[str, str], words: str, tmp_path: Path) -> None:
+    with serving() as gone:
+        url = gone.url
+    with serving() as main, serving() as judges:
+        main.models, judges.models = [{"id": "main"}], [{"id": "other"}]
+        places = {"gone": url, "there": judges.url}
+        settings = {"base_url": main.url, **{name: places.get(value, value) for name, value in given.items()}}
+        fields: dict[str, Any] = {"model": "main", "providers": {"judge": "openai"}, "models": {"judge": "m"}}
+        error = stopped(tmp_path, main.url, "anthropic", **fields, provider_settings=settings)
+        assert not main.asked and not judges.asked
+    with pytest.raises(SdfError, match=words):
+        raise error
+
+
+def test_a_model_that_only_one_role_asks_is_named_by_its_flag(tmp_path: Path) -> None:
+    with serving() as server:
+        server.models = [{"id": "m"}, {"id": "old", "lifecycle": "retired"}]
+        error = stopped(tmp_path, server.url, "openai", models={"judge": "old"})
+    assert "model old is retired" in str(error) and "another with --judge-model" in str(error)
+
+
+def test_a_model_is_shown_short_and_plain(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, NOTE)
+    with serving() as server:
+        server.models = [{"id": "m"}]
+        settings = {"base_url": server.url}
+        for name in ("a\n\x1b[31mb", "x" * 5_000):
+            (found,) = api.preflight(recipe, provider="openai", model=name, provider_settings=settings)
+            assert found.error is not None and found.text.isprintable() and len(found.text) < 900
+
+
 @pytest.mark.parametrize("provider", PROVIDERS)
 def test_a_server_that_is_not_there_is_named_at_once(provider: str, tmp_path: Path) -> None:
     with serving() as gone:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sdf.errors import RequestRejected, Unavailable
+from sdf.providers import settings as read
 from sdf.providers.anthropic import online
 from sdf.providers.anthropic.batch_api import BatchAPI, Result
 from sdf.providers.anthropic.batch_pool import Pool
@@ -23,29 +24,12 @@ from sdf.providers.anthropic.batch_results import Results
 from sdf.providers.anthropic.batch_search import Search
 from sdf.providers.anthropic.messages import answer_of, body_of, check
 from sdf.providers.batch_log import BatchLog, Cancellation, Sent, UnderWay
-from sdf.providers.endpoints import checked, seconds, whole
 from sdf.providers.pace import SILENT
 from sdf.providers.replies import as_object
 from sdf.providers.served import Served
 from sdf.records import Answer, Request
 
 NAME = "anthropic-batch"
-# `gather`: seconds without a new request after which a pool goes out. `poll`: between looks at a batch. `max_wait`:
-# for a batch, before the run ends and leaves it to be collected later; a batch lives 24 hours. `lost_reply`: how long
-# a batch whose `create` got no reply is looked for before it counts as never created.
-SETTINGS: Mapping[str, str] = {
-    **online.SETTINGS,
-    "cache_ttl": "1h",
-    "batch_size": "5000",
-    "gather": "2",
-    "poll": "30",
-    "max_wait": "90000",
-    "lost_reply": "60",
-}
-# The API takes 100,000 requests.
-MOST_REQUESTS = 100_000
-# Seconds; a batch lives a day.
-MAX_WAIT = 30 * 86_400.0
 # Errors of single requests within a batch, and batches that expired: sent again this often.
 ATTEMPTS = 4
 # Seconds that whoever cancels waits for an API that does not answer.
@@ -58,20 +42,19 @@ class AnthropicBatch:
     told = SILENT
 
     def __init__(self, settings: Mapping[str, str], batches: BatchLog) -> None:
-        given = _checked(settings)
+        given = read.anthropic_batch(settings)
         self._online = online_half(settings)
         self._api = BatchAPI(self._online)
         self._search = Search(
             self._api,
             batches,
-            lost_reply=given["lost_reply"],
-            poll=given["poll"],
-            max_wait=given["max_wait"],
-            timeout=given["timeout"],
+            lost_reply=given.lost_reply,
+            poll=given.poll,
+            max_wait=given.max_wait,
+            timeout=given.online.timeout,
         )
-        size = whole(NAME, "batch_size", {**SETTINGS, **settings}["batch_size"], MOST_REQUESTS)
-        self._pool = Pool(self._api, batches, self._search, size=size, gather=given["gather"])
-        self._results = Results(self._api, batches, self._search, poll=given["poll"], max_wait=given["max_wait"])
+        self._pool = Pool(self._api, batches, self._search, size=given.size, gather=given.gather)
+        self._results = Results(self._api, batches, self._search, poll=given.poll, max_wait=given.max_wait)
         # By request: the batches that did not answer it.
         self._tried: dict[str, set[str]] = {}
 
@@ -138,18 +121,9 @@ class AnthropicBatch:
 
 def online_half(settings: Mapping[str, str]) -> online.Anthropic:
     """The online client of these settings, all of which are checked: it can tell what is served."""
-    _checked(settings)
-    return online.Anthropic(
-        {name: value for name, value in {**SETTINGS, **settings}.items() if name in online.SETTINGS}
-    )
-
-
-def _checked(settings: Mapping[str, str]) -> dict[str, float]:
-    """Its durations in seconds. RecipeError names a setting that is none or cannot be."""
-    given = checked(NAME, settings, SETTINGS)
-    whole(NAME, "batch_size", given["batch_size"], MOST_REQUESTS)
-    found = {name: seconds(NAME, name, given[name]) for name in ("gather", "poll", "lost_reply", "timeout")}
-    return {**found, "max_wait": seconds(NAME, "max_wait", given["max_wait"], most=MAX_WAIT)}
+    read.anthropic_batch(settings)
+    given = {**read.ANTHROPIC_BATCH, **settings}
+    return online.Anthropic({name: value for name, value in given.items() if name in read.ANTHROPIC})
 
 
 def _error(result: Result) -> dict[str, Any]:

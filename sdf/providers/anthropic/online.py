@@ -19,12 +19,12 @@ import aiohttp
 import anthropic
 import httpx2
 
-from sdf.errors import NotServed, ProviderError, RecipeError, Unavailable
+from sdf.errors import NotServed, ProviderError, Unavailable
 from sdf.money.allowance import Told
-from sdf.providers.addresses import base_url
+from sdf.providers import settings as read
 from sdf.providers.anthropic.caching import BYTES_PER_TOKEN, TTLS, Head, Turns, minimum_of
 from sdf.providers.anthropic.messages import NAME, answer_of, body_of, check, encoded
-from sdf.providers.endpoints import CONNECT_SECONDS, checked, failure, retry_after, said, seconds, truth
+from sdf.providers.endpoints import CONNECT_SECONDS, failure, retry_after, said
 from sdf.providers.keys import key_of, no_key
 from sdf.providers.pace import told_by_anthropic
 from sdf.providers.replies import as_object
@@ -34,14 +34,6 @@ from sdf.records import Answer, Prefix, Request
 log = logging.getLogger(__name__)
 
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
-# The defaults. `base_url` is always passed on, so that no environment variable sends the key elsewhere.
-SETTINGS: Mapping[str, str] = {
-    "base_url": "https://api.anthropic.com",
-    "key_file": "",
-    "allow_insecure": "false",
-    "cache_ttl": "5m",
-    "timeout": "600",
-}
 # The SDK refuses to ask for more in one piece, since idle connections are cut before such a reply is whole.
 MAX_UNSTREAMED_TOKENS = 21_333
 # Errors within a stream come after a status of 200; their type names the status they would have had.
@@ -62,18 +54,14 @@ class Anthropic:
     """Answers of the Messages API. Build it where it is used: it holds a key and connections, and does not pickle."""
 
     def __init__(self, settings: Mapping[str, str]) -> None:
-        given = checked(NAME, settings, SETTINGS)
-        self._timeout = seconds(NAME, "timeout", given["timeout"])
-        if given["cache_ttl"] not in TTLS:
-            raise RecipeError(f"provider {NAME}: cache_ttl is {given['cache_ttl']!r}; write {' or '.join(TTLS)}")
-        self.marker = {"type": "ephemeral", "ttl": given["cache_ttl"]}
-        insecure = truth(NAME, "allow_insecure", given["allow_insecure"])
-        self.base_url = base_url(NAME, given["base_url"], allow_insecure=insecure)
-        key = key_of(NAME, given["key_file"], KEY_VARIABLE)
+        given = read.anthropic(settings)
+        self._timeout, (self.base_url,) = given.timeout, given.base_urls
+        self.marker = {"type": "ephemeral", "ttl": given.cache_ttl}
+        key = key_of(NAME, given.key_file, KEY_VARIABLE)
         if key is None:
             raise no_key(NAME, KEY_VARIABLE)
         self._key = key
-        self._turns = Turns(TTLS[given["cache_ttl"]])
+        self._turns = Turns(TTLS[given.cache_ttl])
         self._warned: set[str] = set()
         self.told: dict[str, Told] = {}
         self._opened: anthropic.AsyncAnthropic | None = None
