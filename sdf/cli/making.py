@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sdf.story import Outcome
 
 EXIT_UNMET = 3
+PACE = "--tokens-per-second"
 
 
 @command(FLAGS)
@@ -30,13 +32,14 @@ def plan(
     ] = None,
     out: Annotated[str | None, typer.Option("--out", help="Where a forecast keeps what it wrote, for the run.")] = None,
     tokens_per_second: Annotated[
-        float | None, typer.Option(min=1e-3, help="What engines of your own write together, for their hours.")
+        float | None, typer.Option(help="What engines of your own write together, for the hours of a forecast.")
     ] = None,
 ) -> Result:
     """What would be made: genres, shares, documents, tokens. Free, but for what --forecast writes."""
     from sdf import api
     from sdf.report.text import plan_text
 
+    _check_pace(tokens_per_second, forecast)
     if forecast is not None:
         return _forecast(recipe, forecast, out, tokens_per_second, overrides)
     report = api.plan(recipe, reuse=reuse or [], **overrides)
@@ -104,6 +107,15 @@ def assemble(
         return result
     short = "the ledger ends before the target: `sdf run` takes it further, --tokens asks for less"
     return replace(result, text=f"{result.text}\n{short}")
+
+
+def _check_pace(tokens_per_second: float | None, forecast: int | None) -> None:
+    if tokens_per_second is None:
+        return
+    if not (math.isfinite(tokens_per_second) and tokens_per_second > 0):
+        raise typer.BadParameter(f"{tokens_per_second:g} is no pace; write tokens above 0", param_hint=PACE)
+    if forecast is None:
+        raise typer.BadParameter("only a forecast tells hours; add --forecast 3 --out DIR", param_hint=PACE)
 
 
 def _forecast(recipe: str, n: int, out: str | None, tokens_per_second: float | None, overrides: Overrides) -> Result:

@@ -242,6 +242,15 @@ def test_genres_and_recipes_are_listed_and_checked(desk: Path) -> None:
         (["--genres-dir", "nowhere"], "not a directory"),
         (["--constitution", "nowhere.md"], "no such file"),
         (["--tokns", "5"], "--tokens"),
+        (["--provider-setting", "latency=x"], "latency is 'x'; write seconds"),
+        (["--provider-setting", "latenc=1"], "did you mean 'latency'"),
+        (["--provider-setting", "nobody.base_url=x"], "no role 'nobody'; known: write"),
+        (["--provider", "openai", "--model", "m", "--provider-setting", "timeout=nan"], "timeout is 'nan'"),
+        (["--provider", "openai", "--model", "m", "--tensor-parallel-size", "2"], "a setting of vllm"),
+        (["--tokens-per-second", "1000"], "--tokens-per-second: only a forecast tells hours; add --forecast"),
+        (["--forecast", "1", "--out", "c", "--tokens-per-second", "inf"], "inf is no pace; write tokens above 0"),
+        (["--forecast", "1", "--out", "c", "--tokens-per-second", "nan"], "nan is no pace"),
+        (["--forecast", "1", "--out", "c", "--tokens-per-second", "0"], "0 is no pace"),
     ],
 )
 def test_a_wrong_flag_is_a_usage_error(desk: Path, flags: list[str], fragment: str) -> None:
@@ -266,6 +275,13 @@ def test_a_wrong_flag_is_a_usage_error(desk: Path, flags: list[str], fragment: s
 )
 def test_a_wrong_call_is_a_usage_error(desk: Path, args: list[str], fragment: str) -> None:
     refused(2, args, fragment)
+
+
+def test_a_setting_of_another_provider_ends_a_run_before_anything_is_done(desk: Path) -> None:
+    told = call("run", "notes.yaml", "--out", "c", "--tensor-parallel-size", "2")
+    assert told.exit_code == 2 and not (desk / "c").exists()
+    wanted = "provider offline: takes no tensor_parallel_size, which is a setting of vllm; leave it out"
+    assert told.stderr == f"error: {wanted}\n"
 
 
 @pytest.mark.parametrize("content", ["", "- 1\n", "{", "name: x\nnme: y\n", "\x00\x01", "tokens: {a: 1}\n"])
