@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from sdf.errors import BudgetExhausted
 from sdf.grants.dollars import Grants
 from sdf.grants.permits import Permits
-from sdf.grants.spent import Cost, spent_before
+from sdf.grants.spent import Cost, cost_line, dollars, spent_before
 from sdf.grants.treasury import Treasury
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_ledger
@@ -54,7 +54,18 @@ class Spending:
         """Takes a worker's word; returns what ends the run, once nothing more can be paid."""
         self._accounts[worker] = account
         self._permits.hear(worker, lanes)
-        return None if self._treasury is None else self._treasury.hear(worker, account)
+        if self._treasury is None:
+            return None
+        self._treasury.hear(worker, account)
+        return self._exhausted(self._treasury.grants.needed)
+
+    def _exhausted(self, needed: float | None) -> BudgetExhausted | None:
+        if needed is None:
+            return None
+        return BudgetExhausted(
+            f"--max-cost: {cost_line(self.cost)}, and the next request may cost up to {dollars(needed)}; "
+            "everything so far is kept: the same command with a higher --max-cost goes on"
+        )
 
     def close(self, worker: str, account: Account) -> None:
         self._accounts[worker] = account

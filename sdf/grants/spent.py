@@ -1,4 +1,5 @@
-"""What a directory has cost: what answers prove, and what is taken for spent beyond them."""
+"""What a directory has cost: what answers prove, and what is taken for spent beyond them; and how that is said, never
+$0 for what nobody knows."""
 
 from __future__ import annotations
 
@@ -34,6 +35,22 @@ class Cost:
     def is_worth_saying(self) -> bool:
         """Whether anyone who bills was asked, or a cap was set."""
         return bool(self.spent or self.presumed or self.n_unpriced or self.unpriced) or self.cap is not None
+
+
+def dollars(amount: float) -> str:
+    """Cents where they say enough, four places below a dollar."""
+    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"
+
+
+def cost_line(cost: Cost) -> str:
+    """ "$12.30 of $50.00 spent, up to $0.41 more presumed"; "cost unknown" where no answer has a known price."""
+    is_unknown = bool(cost.n_unpriced or cost.unpriced)
+    if is_unknown and not cost.spent:
+        return "cost unknown"
+    cap = f" of {dollars(cost.cap)}" if cost.cap is not None else ""
+    # A tenth of a cent is a rounding of sums.
+    presumed = f", up to {dollars(cost.presumed)} more presumed" if cost.presumed >= 0.001 else ""
+    return f"{dollars(cost.spent)}{cap} spent{presumed}{', and what has no known price' if is_unknown else ''}"
 
 
 def together(costs: Sequence[Cost]) -> Cost | None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sdf.errors import BudgetExhausted, DamagedError
+from sdf.errors import DamagedError
 from sdf.grants.dollars import Grants
 from sdf.money.allowance import Account
 from sdf.storage import RunDir
@@ -40,10 +40,9 @@ class Treasury:
     def hire(self, worker: str) -> None:
         self.grants.hire(worker)
 
-    def hear(self, worker: str, account: Account) -> BudgetExhausted | None:
-        """Takes a worker's word; returns the error that ends the run, once nothing more can be paid."""
+    def hear(self, worker: str, account: Account) -> None:
+        """Takes a worker's word."""
         self.grants.hear(worker, account, self._clock())
-        return self._exhausted()
 
     async def granted(self, worker: str) -> float:
         """Dollars that the worker may spend in its whole life, on record when this returns."""
@@ -59,16 +58,6 @@ class Treasury:
             data = json.dumps(record, separators=(",", ":")).encode() + b"\n"
             await asyncio.to_thread(self._run_dir.write, self._path, data)
         self._durable, self._written_at = granted, self._clock()
-
-    def _exhausted(self) -> BudgetExhausted | None:
-        needed = self.grants.needed
-        if needed is None:
-            return None
-        grants = self.grants
-        return BudgetExhausted(
-            f"--max-cost: ${grants.spent:,.4f} of ${grants.cap:,.2f} is spent, and the next request may cost up to "
-            f"${needed:,.4f}; everything so far is kept: the same command with a higher --max-cost goes on"
-        )
 
 
 def outstanding(run_dir: RunDir) -> dict[str, float]:

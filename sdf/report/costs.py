@@ -1,26 +1,10 @@
-"""Dollars as a person reads them: never $0 for what nobody knows, and what is only taken for spent said apart."""
+"""What a run cost, as a person reads it: here and in all, what has no price, what caches saved."""
 
 from __future__ import annotations
 
-from sdf.grants.spent import Cost
+from sdf.grants.spent import Cost, cost_line, dollars
 from sdf.records import Usage
 from sdf.story import Outcome
-
-
-def dollars(amount: float) -> str:
-    """Cents where they say enough, four places below a dollar."""
-    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"
-
-
-def cost_line(cost: Cost) -> str:
-    """ "$12.30 of $50.00 spent, up to $0.41 more presumed"; "cost unknown" where no answer has a known price."""
-    is_unknown = bool(cost.n_unpriced or cost.unpriced)
-    if is_unknown and not cost.spent:
-        return "cost unknown"
-    cap = f" of {dollars(cost.cap)}" if cost.cap is not None else ""
-    # A tenth of a cent is a rounding of sums.
-    presumed = f", up to {dollars(cost.presumed)} more presumed" if cost.presumed >= 0.001 else ""
-    return f"{dollars(cost.spent)}{cap} spent{presumed}{', and what has no known price' if is_unknown else ''}"
 
 
 def unpriced_line(cost: Cost) -> str | None:

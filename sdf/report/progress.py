@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from sdf.grants.spent import cost_line
 from sdf.providers.batch_log import UnderWay
-from sdf.report.costs import cost_line
 from sdf.report.terminal import plain_line
 from sdf.story import Progress
 

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from sdf.genres import Genre, Step
+from sdf.grants.spent import cost_line, dollars
 from sdf.manifest import ALL
 from sdf.records import Answer, Usage
 from sdf.report.corpus import Count, GenreStatus, Inspection, Status
-from sdf.report.costs import cache_line, cost_line, dollars
+from sdf.report.costs import cache_line
 from sdf.report.plans import AxisPlan, PlanReport, axes_of
 from sdf.report.terminal import plain, plain_line
 from sdf.report.trace import StepTrace, Trace

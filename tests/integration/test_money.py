@@ -218,7 +218,7 @@ def test_a_cap_below_one_request_stops_before_anything_is_sent(oracle: tuple[str
     provider, _ = oracle
     with shop(tmp_path, provider) as quiet:
         with pytest.raises(
-            BudgetExhausted, match=r"\$0\.0000 of \$0\.01 is spent, and the next request may cost up to"
+            BudgetExhausted, match=r"\$0\.00 of \$0\.0100 spent, and the next request may cost up to \$0\.\d{4};"
         ):
             quiet.make(tmp_path / "out", max_cost=0.01)
         assert not quiet.server.asked

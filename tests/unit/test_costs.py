@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sdf.grants.spent import Cost
+from sdf.grants.spent import Cost, cost_line
 from sdf.records import Usage
-from sdf.report.costs import cache_line, cost_line, outcome_lines
+from sdf.report.costs import cache_line, outcome_lines
 from sdf.story import Outcome
 
 

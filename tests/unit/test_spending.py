@@ -10,6 +10,7 @@ from support import NOTE, make_job
 
 from sdf.grants.spending import Spending
 from sdf.ledger import read_ledger
+from sdf.money.allowance import Account
 from sdf.storage import RunDir
 
 
@@ -21,3 +22,13 @@ def test_a_worker_that_died_while_it_started_is_none_that_is_lost(tmp_path: Path
     spending.lose("w0001-000")
     spending.lose("w0000-000")
     assert spending.cost.spent == 0
+
+
+def test_a_cap_that_binds_tells_apart_what_is_spent_and_what_is_presumed(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path / "out")
+    spending = Spending(make_job(tmp_path, {"note": NOTE}, max_cost=0.9), run_dir, 1, read_ledger(run_dir))
+    spending.hire("w0000-000")
+    found = spending.hear("w0000-000", Account(0.9, spent=0.8499, assumed=0.79, wanted=0.2, least=0.2), {})
+    assert str(found).startswith(
+        "--max-cost: $0.0599 of $0.9000 spent, up to $0.7900 more presumed, and the next request may cost up to $0."
+    )
