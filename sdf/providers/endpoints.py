@@ -5,9 +5,12 @@ Errors are built from what the server said, with the key and every URL query tak
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import math
 import re
+import socket
+import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -100,6 +103,28 @@ def said(text: object, key: Secret | None) -> str:
     line = re.sub(r"\bsk-[\w*-]{4,}", "(key)", line)
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in line).split())
     return line if len(line) <= MAX_SAID_CHARS else line[: MAX_SAID_CHARS - 1] + "…"
+
+
+def unreached(provider: str, url: str, error: BaseException, *, is_sent: bool) -> Unavailable:
+    """No reply came from `url`; `is_sent`: a connection was made, and what was asked may have been answered."""
+    causes = [error]
+    while (cause := causes[-1].__cause__) is not None:
+        causes.append(cause)
+    why = next((words for kind, words in _TROUBLE for each in causes if isinstance(each, kind)), "no connection")
+    if is_sent:
+        return Unavailable(f"{provider}: the connection to {url} broke off")
+    return Unavailable(f"{provider}: {url} cannot be reached ({why})", maybe_billed=False)
+
+
+# The first that an error or any of its causes is. Their own words hold addresses and numbers of the system.
+_TROUBLE: tuple[tuple[type[BaseException], str], ...] = (
+    (socket.gaierror, "name not known"),
+    (ConnectionRefusedError, "connection refused"),
+    (asyncio.TimeoutError, "timed out"),
+    (TimeoutError, "timed out"),
+    (ssl.SSLCertVerificationError, "its certificate is not trusted"),
+    (ssl.SSLError, "no https is spoken there"),
+)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

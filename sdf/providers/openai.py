@@ -23,7 +23,7 @@ import aiohttp
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, Unauthorized, Unavailable
 from sdf.money.allowance import Told
 from sdf.providers import settings as read
-from sdf.providers.endpoints import CONNECT_SECONDS, failure, retry_after, said
+from sdf.providers.endpoints import CONNECT_SECONDS, failure, retry_after, said, unreached
 from sdf.providers.keys import key_of
 from sdf.providers.pace import told_by_openai
 from sdf.providers.replies import answered_by, as_object, as_tools, counts
@@ -164,8 +164,8 @@ class OpenAI:
         """The reply, or the error that stands for what went wrong on the way to `url`."""
         try:
             return await sending
-        except aiohttp.ConnectionTimeoutError:
-            return Unavailable(f"{NAME}: no connection to {url} in time", maybe_billed=False)
+        except aiohttp.ConnectionTimeoutError as error:
+            return unreached(NAME, url, error, is_sent=False)
         except asyncio.TimeoutError:
             return Unavailable(f"{NAME}: no answer within {self._timeout:g} s from {url}")
         except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
@@ -174,8 +174,7 @@ class OpenAI:
             return Unauthorized(f"{NAME}: {url} is not an address; check base_url")
         except (aiohttp.ClientError, OSError) as error:
             # Where no connection was made, nothing was sent.
-            is_sent = not isinstance(error, aiohttp.ClientConnectorError)
-            return Unavailable(f"{NAME}: {type(error).__name__} on the way to {url}", maybe_billed=is_sent)
+            return unreached(NAME, url, error, is_sent=not isinstance(error, aiohttp.ClientConnectorError))
 
     def _headers(self) -> dict[str, str]:
         headers = {"Content-Type": "application/json"}

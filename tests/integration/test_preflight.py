@@ -19,6 +19,7 @@ from sdf.recipe import load
 
 KEY = "sk-CANARY-3f9b1c7d5e2a4860"
 PROVIDERS = ("anthropic", "openai")
+WAY_OUT = "; check --base-url, or start the server"
 NOTE = {"note": GENRES["note"].replace("redraws: 2", "redraws: 2\npreamble: none")}
 
 
@@ -121,7 +122,23 @@ def test_a_server_that_is_not_there_is_named_at_once(provider: str, tmp_path: Pa
     with serving() as gone:
         url = gone.url
     error = stopped(tmp_path, url, provider)
-    assert isinstance(error, Unavailable) and url in str(error) and "--base-url" in str(error)
+    assert type(error) is Unavailable
+    assert (
+        str(error)
+        == f"{provider}: {url}{'/v1' * (provider == 'openai')} cannot be reached (connection refused)" + WAY_OUT
+    )
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_a_name_that_nobody_knows_and_a_server_without_tls_are_said_in_plain_words(
+    provider: str, tmp_path: Path
+) -> None:
+    error = stopped(tmp_path / "a", "https://models.invalid/v1", provider)
+    assert str(error) == f"{provider}: https://models.invalid/v1 cannot be reached (name not known)" + WAY_OUT
+    with serving() as server:
+        url = server.url.replace("http://", "https://")
+        error = stopped(tmp_path / "b", f"{url}/v1", provider)
+    assert str(error) == f"{provider}: {url}/v1 cannot be reached (no https is spoken there)" + WAY_OUT
 
 
 def test_a_key_that_the_server_does_not_take_ends_with_exit_code_five(

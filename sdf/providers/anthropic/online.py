@@ -24,7 +24,7 @@ from sdf.money.allowance import Told
 from sdf.providers import settings as read
 from sdf.providers.anthropic.caching import BYTES_PER_TOKEN, TTLS, Head, Turns, minimum_of
 from sdf.providers.anthropic.messages import NAME, answer_of, body_of, check, encoded
-from sdf.providers.endpoints import CONNECT_SECONDS, failure, retry_after, said
+from sdf.providers.endpoints import CONNECT_SECONDS, failure, retry_after, said, unreached
 from sdf.providers.keys import key_of, no_key
 from sdf.providers.pace import told_by_anthropic
 from sdf.providers.replies import as_object
@@ -133,8 +133,7 @@ class Anthropic:
             # RuntimeError: nested too deeply, or the events of a stream out of order.
             return Unavailable(f"{NAME}: a reply that breaks off or is no JSON; check base_url if it stays so")
         except (anthropic.AnthropicError, httpx2.HTTPError) as error:
-            text = f"{NAME}: {_root(error)} on the way to {self.base_url}"
-            return Unavailable(text, maybe_billed=not _never_connected(error))
+            return unreached(NAME, self.base_url, error, is_sent=not _never_connected(error))
 
     async def _whole(self, prefix: Prefix, body: dict[str, Any]) -> dict[str, Any]:
         response = await self.posted("/v1/messages", encoded(prefix, body))
@@ -195,10 +194,3 @@ def _never_connected(error: BaseException) -> bool:
     cut off is called an error of connecting too."""
     is_so = isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError)
     return is_so or (error.__cause__ is not None and _never_connected(error.__cause__))
-
-
-def _root(error: BaseException) -> str:
-    """The kind of the innermost error, which says more than "connection error"; its words may hold an address."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return type(error).__name__
