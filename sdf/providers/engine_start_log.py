@@ -61,7 +61,8 @@ class StartLog:
         for each in (whole["handlers"]["vllm"], whole["loggers"]["vllm"], *whole["formatters"].values()):
             each["log_level" if "()" in each else "level"] = config.log_level
         whole["formatters"]["cause"] = {"format": f"{RECORD}%(message)s"}
-        file = {"class": "logging.FileHandler", "filename": str(self._errors), "encoding": "utf-8", "delay": True}
+        # Open from the beginning: what is logged long after the start finds no folder, and must not fail for it.
+        file = {"class": "logging.FileHandler", "filename": str(self._errors), "encoding": "utf-8"}
         whole["handlers"]["cause"] = {**file, "formatter": "cause", "level": "ERROR"}
         whole["loggers"]["vllm"]["handlers"] = ["vllm", "cause"]
         path = Path(self._folder.name) / "logging.json"

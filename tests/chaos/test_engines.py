@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import Counter
@@ -62,9 +63,10 @@ class Disturbed:
 
 def test_a_run_outlives_its_engines(model: Path, tmp_path: Path) -> None:
     """One worker is killed, then an engine is killed, then one is stopped for good; the fourth finishes."""
+    # Far more than one engine writes until it is found and struck.
     fields = engines.own_engine(model, stall_timeout="5")
     source = engines.recipe(
-        tmp_path, {"memo": engines.MEMO}, **fields, ray="local", workers=1, in_flight=2, tokens=1_200
+        tmp_path, {"memo": engines.MEMO}, **fields, ray="local", workers=1, in_flight=2, tokens=4_000
     )
     run = Disturbed(source, tmp_path / "out")
     try:
@@ -89,6 +91,8 @@ def test_a_run_outlives_its_engines(model: Path, tmp_path: Path) -> None:
     assert set(Counter(row["id"] for row in settled).values()) == {1}
 
 
+# vLLM's imports warn of their own.
+@pytest.mark.filterwarnings("ignore")
 def test_a_run_of_one_process_stops_when_its_engine_dies(model: Path, tmp_path: Path) -> None:
     """Nobody replaces the worker: it ends with an error, everything is kept, and the same command goes on.
 
@@ -108,11 +112,8 @@ def test_a_run_of_one_process_stops_when_its_engine_dies(model: Path, tmp_path: 
     run.lost(owner, pids)
     answered = answers(tmp_path / "out")
     assert answered
-    again = Process(source, tmp_path / "out")
-    try:
-        assert again.wait(engines.PATIENCE) == 0, again.said
-    finally:
-        again.kill()
+    assert api.run(source, tmp_path / "out").finished
+    gc.collect()
     settled = rows_of(tmp_path / "out", "settlement")
     assert not [row for row in settled if row["reason"] == "failed" or (row["reason"] or "").startswith("unparsable l")]
     assert set(Counter(row["id"] for row in settled).values()) == {1}

@@ -32,15 +32,23 @@ class Config:
     log_level: str = "ERROR"
 
 
+def configure(log: StartLog) -> None:
+    """This process takes the part of an engine's."""
+    given = json.loads(Path(log.heard(Config(), DEFAULT).pylogging_config_file).read_text())
+    assert given["formatters"]["vllm"].pop("log_level") == "ERROR"
+    logging.config.dictConfig(given)
+
+
 @pytest.fixture
 def started() -> Iterator[StartLog]:
-    """A log, with this process in the part of an engine's."""
-    vllm = logging.getLogger("vllm")
     with StartLog() as log:
-        given = json.loads(Path(log.heard(Config(), DEFAULT).pylogging_config_file).read_text())
-        assert given["formatters"]["vllm"].pop("log_level") == "ERROR"
-        logging.config.dictConfig(given)
+        configure(log)
         yield log
+    let_go()
+
+
+def let_go() -> None:
+    vllm = logging.getLogger("vllm")
     for handler in list(vllm.handlers):
         vllm.removeHandler(handler)
         handler.close()
@@ -102,6 +110,13 @@ def test_a_configuration_of_ones_own_stays(config: Config) -> None:
     with StartLog() as log:
         assert log.heard(config, DEFAULT) is config
         assert log.cause() == ""
+
+
+def test_an_engine_may_log_when_the_start_is_long_over() -> None:
+    with StartLog() as log:
+        configure(log)
+    fail("EngineCore encountered a fatal error.", ValueError("late"))
+    let_go()
 
 
 def test_nothing_is_left_behind() -> None:
