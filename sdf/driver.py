@@ -25,6 +25,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sdf.assemble import Cut, Pair
 from sdf.errors import EngineDead, RecipeError, SdfError, UsageError
+from sdf.eventloop import COLLECT_EVERY
 from sdf.job import Job
 from sdf.manifest import Shard
 from sdf.money.allowance import Account, Allowance
@@ -114,6 +115,7 @@ class _Actor:
             self._worker = Worker(*self._built, answered)
             # Modules, vocabulary and plan live as long as the process: collecting among them took 4 % of its time.
             gc.freeze()
+            gc.set_threshold(COLLECT_EVERY)
         return os.getpid()
 
     async def exchange(self, orders: Sequence[Order], acked: int, allowance: Allowance) -> Batch:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import pytest
 
 from sdf.errors import SdfError
-from sdf.eventloop import run_to_end
+from sdf.eventloop import COLLECT_EVERY, run_to_end
 
 
 async def double(number: int) -> int:
@@ -31,3 +32,17 @@ def test_from_a_script() -> None:
 
 def test_beside_a_running_loop() -> None:
     assert asyncio.run(notebook()) == 42
+
+
+def test_collections_are_rare_while_it_runs_and_as_before_afterwards() -> None:
+    async def threshold() -> int:
+        return gc.get_threshold()[0]
+
+    before = gc.get_threshold()
+    assert run_to_end(threshold()) == COLLECT_EVERY > before[0]
+    assert gc.get_threshold() == before
+    gc.set_threshold(0)
+    try:
+        assert run_to_end(threshold()) == 0, "a caller who collects by hand is left to it"
+    finally:
+        gc.set_threshold(*before)
