@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from sdf.cli.flags import Flag, overrides_of
+from sdf.cli.flags import Flag, overrides_of, placed
 from sdf.cli.stopping import EXIT_SIGNAL, say
 from sdf.errors import SdfError
 
@@ -80,11 +80,14 @@ def command(
 
     def register(function: Command) -> Command:
         @functools.wraps(function)
-        def run(**given: Any) -> None:
+        def run(ctx: typer.Context, **given: Any) -> None:
             as_json = given.pop("as_json")
+            said, variables = _given_by(ctx, flags, "COMMANDLINE", "ENVIRONMENT"), _given_by(ctx, flags, "ENVIRONMENT")
             if flags:
-                given["overrides"] = overrides_of(flags, {flag: given.pop(flag.parameter) for flag in flags})
-            show(function(**given), as_json)
+                given["overrides"] = overrides_of(flags, {flag: given.pop(flag.parameter) for flag in flags}, variables)
+            with placed(said, variables):
+                result = function(**given)
+            show(result, as_json)
 
         _declare(run, function, flags)
         into.command(name or function.__name__.rstrip("_"), cls=Once)(run)
@@ -93,13 +96,20 @@ def command(
     return register
 
 
+def _given_by(ctx: typer.Context, flags: Sequence[Flag], *sources: str) -> list[Flag]:
+    """Those whose values came from there."""
+    found = {flag: ctx.get_parameter_source(flag.parameter) for flag in flags}
+    return [flag for flag, source in found.items() if source is not None and source.name in sources]
+
+
 def _declare(run: Callable[..., None], function: Command, flags: Sequence[Flag]) -> None:
     """Gives `run` the signature that Typer reads: the function's own, then the flags, then --json."""
     own = inspect.signature(function, eval_str=True).parameters
-    parameters = [each for each in own.values() if each.name != "overrides"]
     kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("ctx", kind, annotation=typer.Context)]
+    parameters += [each for each in own.values() if each.name != "overrides"]
     for flag in flags:
-        option = typer.Option(flag.name, help=flag.help, envvar=f"SDF_{flag.parameter.upper()}")
+        option = typer.Option(flag.name, help=flag.help, envvar=flag.variable)
         annotation = Annotated[flag.type | None, option]
         parameters.append(inspect.Parameter(flag.parameter, kind, default=None, annotation=annotation))
     parameters.append(inspect.Parameter("as_json", kind, default=False, annotation=As_json))

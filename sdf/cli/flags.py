@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import typer
+
+from sdf.errors import RecipeError
 
 Overrides = dict[str, Any]
 
@@ -33,6 +36,11 @@ class Flag:
     def parameter(self) -> str:
         return self.name.lstrip("-").replace("-", "_")
 
+    @property
+    def variable(self) -> str:
+        """The environment variable that stands for it."""
+        return f"SDF_{self.parameter.upper()}"
+
 
 def fraction(text: str) -> float:
     """0.01 for "1%" and for "0.01"."""
@@ -40,6 +48,14 @@ def fraction(text: str) -> float:
         return float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise ValueError(f"{text!r} is not a fraction; write 1% or 0.01") from None
+
+
+def amount(text: str) -> float:
+    """Dollars."""
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no amount; write dollars, such as 25 or 0.50") from None
 
 
 def settings(entries: Sequence[str]) -> dict[str, str]:
@@ -196,33 +212,62 @@ FLAGS = (
     Flag("--in-flight", "in_flight", "Documents under way at each worker.", int),
     Flag("--ray", "ray", "auto, local, none (one process), or the address of a cluster."),
     Flag("--genres-dir", "genres_dir", "A directory of genre files; repeatable.", list[str], reads=directories),
-    Flag("--max-cost", "max_cost", "Dollars that the directory may cost in all its life; none without it.", float),
+    Flag(
+        "--max-cost",
+        "max_cost",
+        "Dollars that the directory may cost in all its life; no cap without it.",
+        reads=amount,
+    ),
     Flag("--prices", "prices", "A file of prices, laid over the built-in table.", reads=absolute),
     Flag("--drain-timeout", "drain_timeout", "Seconds to wait for what is in flight when stopped.", float),
 )
 
 
-def overrides_of(flags: Sequence[Flag], given: dict[Flag, Any]) -> Overrides:
-    """Recipe fields from flags; those that were not given are left out."""
+def overrides_of(flags: Sequence[Flag], given: dict[Flag, Any], variables: Collection[Flag] = ()) -> Overrides:
+    """Recipe fields from flags; those that were not given are left out. `variables` came by the environment."""
     found: Overrides = {}
     for flag in flags:
         value = given[flag]
         if value is None or value == []:
             continue
-        value = _read(flag, value)
+        hint = flag.variable if flag in variables else flag.name
+        value = _read(flag, value, hint)
         entries = {flag.key: value} if flag.key is not None else value if isinstance(value, dict) else None
         if entries is None:
             found[flag.field] = value
             continue
         merged = found.setdefault(flag.field, {})
         for name in entries.keys() & merged.keys():
-            raise typer.BadParameter(f"{name} is given by two flags; name it once", param_hint=flag.name)
+            raise typer.BadParameter(f"{name} is given by two flags; name it once", param_hint=hint)
         merged.update(entries)
     return found
 
 
-def _read(flag: Flag, value: Any) -> Any:
+def _read(flag: Flag, value: Any, hint: str) -> Any:
     try:
         return flag.reads(value) if flag.reads else value
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=flag.name) from None
+        raise typer.BadParameter(str(error), param_hint=hint) from None
+
+
+# How an error begins whose cause no file holds.
+TYPED = "on the command line"
+
+
+@contextmanager
+def placed(given: Collection[Flag], variables: Collection[Flag]) -> Generator[None]:
+    """Of what a recipe cannot be, names the environment variable that says it. `variables` are those of the flags
+    `given` that came by the environment."""
+    try:
+        yield
+    except RecipeError as error:
+        text = str(error)
+        named = re.match(rf"{TYPED}: '?(\w+)", text)
+        asked = [flag for flag in given if named and flag.field == named[1]] or given
+        places = [flag.variable for flag in asked if flag in variables]
+        if not text.startswith(TYPED) or not places:
+            raise
+        where = f"in {' or '.join(places)}"
+        if len(places) < len(asked):
+            where = f"{TYPED} or {where}"
+        raise RecipeError(f"{where}{text[len(TYPED) :]}") from None

@@ -284,6 +284,33 @@ def test_a_setting_of_another_provider_ends_a_run_before_anything_is_done(desk: 
     assert told.stderr == f"error: {wanted}\n"
 
 
+@pytest.mark.parametrize(
+    ("env", "flags", "begins"),
+    [
+        ({"SDF_MAX_COST": "0"}, [], "error: in SDF_MAX_COST: max_cost: 0 is no amount"),
+        ({"SDF_MAX_COST": "abc"}, [], "Error: Invalid value for SDF_MAX_COST: 'abc' is no amount; write dollars"),
+        ({"SDF_WORKERS": "-1"}, [], "error: in SDF_WORKERS: workers: "),
+        ({"SDF_WORKERS": "-1"}, ["--workers", "0"], "error: on the command line: workers: "),
+        ({"SDF_WORKERS": "3"}, ["--max-cost", "0"], "error: on the command line: max_cost: "),
+        ({"SDF_PROVIDER": "nope"}, [], "error: in SDF_PROVIDER: provider: unknown provider 'nope'"),
+        ({"SDF_JUDGE_PROVIDER": "nope"}, [], "error: in SDF_JUDGE_PROVIDER: providers: "),
+        (
+            {"SDF_JUDGE_PROVIDER": "nope"},
+            ["--angle-provider", "offline"],
+            "error: on the command line or in SDF_JUDGE_PROVIDER: providers: ",
+        ),
+        ({"SDF_MIX": "nte=1"}, [], "error: in SDF_MIX: unknown genre 'nte'"),
+        ({"SDF_PROVIDER_SETTING": "a=1 a=2"}, [], "Error: Invalid value for SDF_PROVIDER_SETTING: a is given twice"),
+        ({}, ["--max-cost", "abc"], "Error: Invalid value for --max-cost: 'abc' is no amount; write dollars"),
+    ],
+)
+def test_a_wrong_value_is_blamed_on_where_it_stands(
+    desk: Path, env: dict[str, str], flags: list[str], begins: str
+) -> None:
+    told = call("plan", "notes.yaml", *flags, env=env)
+    assert told.exit_code == 2 and told.stderr.splitlines()[-1].startswith(begins), told.stderr
+
+
 @pytest.mark.parametrize("content", ["", "- 1\n", "{", "name: x\nnme: y\n", "\x00\x01", "tokens: {a: 1}\n"])
 def test_a_wrong_recipe_file_is_a_usage_error(desk: Path, content: str) -> None:
     (desk / "wrong.yaml").write_text(content)
