@@ -80,7 +80,8 @@ def check(provider: str, settings: Mapping[str, str]) -> None:
         takers = [other for other in KNOWN if _takes(other, name)]
         if takers and provider not in takers:
             raise RecipeError(
-                f"provider {provider}: takes no {name}, which is a setting of {' and '.join(takers)}; leave it out"
+                f"provider {provider}: takes no {name}, which is a setting of {' and '.join(takers)}; leave it out, or "
+                f"write ROLE.{name} for a role whose provider takes it"
             )
     _CHECKS[provider](settings)
 

@@ -109,7 +109,7 @@ def test_settings_of_the_common_provider_do_not_reach_a_role_of_another(tmp_path
     [
         ({"providers": {"judge": "antropic"}}, "unknown provider 'antropic'.*anthropic"),
         ({"providers": {"judg": "openai"}}, "judg"),
-        ({"providers": {"judge": "anthropic"}}, "anthropic needs a model to judge.*--judge-model"),
+        ({"providers": {"judge": "anthropic"}}, "anthropic needs a model to judge; name it with --judge-model"),
         ({"providers": {"fallback": "anthropic"}}, "answer what others refuse.*--fallback-model"),
         ({"providers": {"judge": "anthropic"}, "model": "m", "temperature": 0.5}, "takes it no longer"),
     ],
