@@ -1,8 +1,9 @@
 """What a corpus will cost, from a few of its documents written for real: tokens, yield, dollars, hours, with intervals.
 
-The documents are the first of each genre, so the run that follows finds them paid. Intervals are 90 %, by resampling
-the briefs of each genre (seeded): they hold what differs from document to document, not what a larger corpus meets
-that a small one cannot: near-duplicates grow with size, and a cache is warm more often than here.
+The documents are the first of each genre, so the run that follows finds them paid. Intervals are 90 %, of seeded draws:
+shares from what so few leave open (all of three accepted may be two of three), lengths and costs by resampling the
+documents. They hold what differs from document to document, not what a larger corpus meets that a small one cannot:
+near-duplicates grow with size, and a cache is warm more often than here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from sdf.errors import DamagedError, Missing
+from sdf.generate import NO_ANGLE
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_answers, read_ledger
 from sdf.manifest import ALL
@@ -27,7 +29,7 @@ from sdf.storage import RunDir
 
 PATH = "forecast.json"
 
-N_RESAMPLES = 2_000
+N_DRAWS = 2_000
 # The 5th and the 95th of a hundred.
 LOW, HIGH = 5, 95
 
@@ -39,7 +41,7 @@ NOTHING: Mapping[str, int] = {}
 
 
 class Interval(NamedTuple):
-    """An estimate with its 90 % interval; the bounds are equal to it where one sample says nothing of spread."""
+    """An estimate with its 90 % interval, which need not lie in the middle of it."""
 
     mean: float
     low: float
@@ -48,13 +50,15 @@ class Interval(NamedTuple):
     def times(self, factor: float) -> Interval:
         return Interval(*(each * factor for each in self))
 
-    def plus(self, amount: float) -> Interval:
-        return Interval(*(each + amount for each in self))
+    def plus(self, other: Interval) -> Interval:
+        """Of amounts that are large together."""
+        return Interval(*(each + more for each, more in zip(self, other, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one brief took: accepted tokens (0 when it was rejected), tokens the model wrote for it, dollars."""
+    """What one brief took that had its angle: accepted tokens (0 when it was rejected), tokens the model wrote for it,
+    dollars."""
 
     n_tokens: int
     n_output: int
@@ -160,30 +164,23 @@ def forecast(job: Job, asked: Asked, cost_of: CostOf, expected: Mapping[str, int
 
 
 def _genre_forecast(plan: Plan, key: str, target: float | None, asked: Asked, cost_of: CostOf) -> GenreForecast:
+    receipts = {unit: receipt for unit, receipt in asked.receipts.items() if receipt.genre == key}
     samples = [
         _sample(0 if receipt.reason else receipt.n_tokens, asked.answers.get(unit, ()), cost_of)
-        for unit, receipt in asked.receipts.items()
-        if receipt.genre == key
+        for unit, receipt in receipts.items()
+        if receipt.reason != NO_ANGLE
     ]
-    lengths = np.array([each.n_tokens for each in samples if each.n_tokens], dtype=np.float64)
-    wanted, accepted = ALL if target is None else round(target), wilson(len(lengths), len(samples))
-    n_there, seed = plan.n_briefs(key), plan.job.recipe.seed
-    totals = sampled_totals(samples, target, seed, n_there)
-    if totals is None:
-        return GenreForecast(key, len(samples), 0, wanted, None, accepted, None, None, None, n_there)
+    n_accepted, n_there = sum(each.n_tokens > 0 for each in samples), plan.n_briefs(key)
+    wanted = ALL if target is None else round(target)
+    has_angle = _angles_found(asked.rounds) if plan.genres[key].round_step is not None else None
+    found = drawn(samples, target, plan.job.recipe.seed, n_there, has_angle)
+    if found is None:
+        accepted = _interval(_shares(np.random.default_rng(0), Found(0, len(receipts))))
+        return GenreForecast(key, len(receipts), 0, wanted, None, accepted, None, None, None, n_there)
     rounds = [_sample(0, asked.answers.get(each.round, ()), cost_of) for each in asked.rounds if each.key.genre == key]
-    totals = _with_rounds(plan, key, totals, rounds)
+    briefs, output, cost = _with_rounds(plan, key, found, rounds)
     return GenreForecast(
-        key,
-        len(samples),
-        len(lengths),
-        wanted,
-        _interval(_mean(lengths, _picks(seed, len(lengths)))),
-        accepted,
-        totals.briefs,
-        totals.output,
-        totals.cost,
-        n_there,
+        key, len(receipts), n_accepted, wanted, found.length, found.accepted, briefs, output, cost, n_there
     )
 
 
@@ -194,67 +191,122 @@ def _sample(n_tokens: int, answers: Sequence[AnswerEntry], cost_of: CostOf) -> S
     return Sample(n_tokens, sum(entry.answer.usage.output_tokens for entry in answers), cost)
 
 
-class Totals(NamedTuple):
-    """What a genre takes to reach its tokens. `cost` None where a price is not known."""
+class Found(NamedTuple):
+    """So many of so many: what a share is estimated from. `n` may count what is independent, `of` be a part of it."""
 
+    of: float
+    n: int
+
+
+def _angles_found(rounds: Sequence[RoundReceipt]) -> Found | None:
+    """The angles that were found, of all genres, as a number of rounds: those of one round come and fail together."""
+    angles = [angle is not None for each in rounds for angle in each.angles]
+    return Found(len(rounds) * sum(angles) / len(angles), len(rounds)) if angles else None
+
+
+class Drawn(NamedTuple):
+    """What a genre takes to reach its tokens, but for its angle rounds. `cost` None where a price is not known."""
+
+    length: Interval
+    accepted: Interval
     briefs: Interval
     output: Interval
     cost: Interval | None
 
 
-def sampled_totals(
-    samples: Sequence[Sample], target: float | None, seed: int, n_there: int | None = None
-) -> Totals | None:
-    """Of `target` accepted tokens, or with None of all briefs; never of more briefs than there are. Without angle
-    rounds. None when no sample was accepted."""
-    n_tokens = np.array([each.n_tokens for each in samples], dtype=np.float64)
-    if not n_tokens.any():
+def drawn(
+    samples: Sequence[Sample],
+    target: float | None,
+    seed: int,
+    n_there: int | None = None,
+    has_angle: Found | None = None,
+) -> Drawn | None:
+    """For `target` accepted tokens, or with None of all briefs; never of more briefs than there are. None when no
+    sample was accepted."""
+    kept, lost = [each for each in samples if each.n_tokens], [each for each in samples if not each.n_tokens]
+    if not kept:
         return None
-    picks = _picks(seed, len(samples))
-    # A resample without one accepted document says that none will come; the shortest real one stands in for it.
-    per_brief = np.maximum(_mean(n_tokens, picks), n_tokens[n_tokens > 0].min() / len(samples))
-    wanted = np.full_like(per_brief, math.inf) if target is None else target / per_brief
-    n_briefs = np.minimum(wanted, math.inf if n_there is None else n_there)
-    n_output = n_briefs * _mean(np.array([each.n_output for each in samples], dtype=np.float64), picks)
-    costs = _costs(samples)
-    cost = None if costs is None else _interval(n_briefs * _mean(costs, picks))
-    return Totals(_interval(n_briefs), _interval(n_output), cost)
+    dice = np.random.default_rng(seed % 2**63)
+    asked = np.ones(N_DRAWS + 1) if has_angle is None else _shares(dice, has_angle)
+    accepted = _shares(dice, Found(len(kept), len(samples)))
+    # A document that costs more is longer too: both are of the same draw.
+    picked, missed = _picks(dice, len(kept)), _picks(dice, len(lost))
+    length = _means([each.n_tokens for each in kept], picked)
+    # A draw of next to nothing is no number of briefs.
+    per_brief = np.maximum(asked * accepted, 1e-3) * length
+    wanted = np.full(N_DRAWS + 1, math.inf) if target is None else target / per_brief
+    n_briefs = wanted if n_there is None else np.minimum(wanted, n_there)
 
+    def total(of: Callable[[Sample], float]) -> Interval:
+        good = _means([of(each) for each in kept], picked)
+        # Where none was rejected yet, one takes what the others do.
+        bad = _means([of(each) for each in lost], missed) if lost else good
+        return _interval(n_briefs * asked * (accepted * good + (1 - accepted) * bad))
 
-def _with_rounds(plan: Plan, key: str, totals: Totals, rounds: Sequence[Sample]) -> Totals:
-    """With the angle rounds that so many briefs take, at the mean of those that were asked."""
-    if not rounds:
-        return totals
-    n_briefs, n_cells = math.ceil(totals.briefs.mean), len(plan.job.constitution.principles)
-    n_of_one = n_rounds(plan.genres[key], plan, n_briefs, n_cells) / len(rounds)
-    costs = _costs(rounds)
-    return Totals(
-        totals.briefs,
-        totals.output.plus(n_of_one * sum(each.n_output for each in rounds)),
-        totals.cost.plus(n_of_one * float(costs.sum())) if totals.cost is not None and costs is not None else None,
+    is_priced = all(each.cost_usd is not None for each in samples)
+    return Drawn(
+        _interval(length),
+        _interval(asked * accepted),
+        _interval(n_briefs),
+        total(lambda each: each.n_output),
+        total(lambda each: each.cost_usd or 0.0) if is_priced else None,
     )
 
 
-def _costs(samples: Sequence[Sample]) -> Floats | None:
-    """Dollars of each; None when one of them is not known."""
-    known = [each.cost_usd for each in samples if each.cost_usd is not None]
-    return np.array(known, dtype=np.float64) if len(known) == len(samples) else None
+def _with_rounds(
+    plan: Plan, key: str, found: Drawn, rounds: Sequence[Sample]
+) -> tuple[Interval, Interval, Interval | None]:
+    """Briefs, output and cost with the angle rounds that so many briefs take, at the mean of those that were asked."""
+    if not rounds:
+        return found.briefs, found.output, found.cost
+    n_cells = len(plan.job.constitution.principles)
+    n_of_one = Interval(
+        *(n_rounds(plan.genres[key], plan, math.ceil(each), n_cells) / len(rounds) for each in found.briefs)
+    )
+    costs = [each.cost_usd for each in rounds if each.cost_usd is not None]
+    is_priced = found.cost is not None and len(costs) == len(rounds)
+    return (
+        found.briefs,
+        found.output.plus(n_of_one.times(sum(each.n_output for each in rounds))),
+        found.cost.plus(n_of_one.times(sum(costs))) if is_priced and found.cost is not None else None,
+    )
 
 
-def _picks(seed: int, n: int) -> npt.NDArray[np.int64]:
+def _shares(dice: np.random.Generator, found: Found) -> Floats:
+    """Shares that what was found leaves open, by Jeffreys' prior; the first is the share itself."""
+    draws = dice.beta(found.of + 0.5, found.n - found.of + 0.5, N_DRAWS)
+    return np.concatenate(([found.of / max(1, found.n)], draws))
+
+
+def _picks(dice: np.random.Generator, n: int) -> npt.NDArray[np.int64]:
     """Resamples of n places; the first is the sample itself."""
-    picks = np.random.default_rng(seed % 2**63).integers(0, n, size=(N_RESAMPLES + 1, n))
+    if not n:
+        return np.empty((0, 0), np.int64)
+    picks = dice.integers(0, n, size=(N_DRAWS + 1, n))
     picks[0] = np.arange(n)
     return picks
 
 
-def _mean(values: Floats, picks: npt.NDArray[np.int64]) -> Floats:
-    return values[picks].mean(axis=1)
+def _means(values: Sequence[float], picks: npt.NDArray[np.int64]) -> Floats:
+    """Of each resample, spread as the mean of so few is: resampling alone would spread it too little."""
+    given = np.array(values, np.float64)
+    means = given[picks].mean(axis=1)
+    return np.clip(means[0] + (means - means[0]) * _widening(len(given)), given.min() / 2, given.max() * 2)
 
 
-def _interval(resampled: Floats) -> Interval:
-    low, high = np.percentile(resampled, [LOW, HIGH])
-    return Interval(float(resampled[0]), float(low), float(high))
+def _widening(n: int) -> float:
+    """The root of n / (n - 1), times Student's 95 % quantile over the normal one (by its series in 1 / (n - 1))."""
+    if n < 2:
+        return 1.0
+    z, freedom = 1.645, n - 1
+    student = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+    return math.sqrt(n / freedom) * student / z
+
+
+def _interval(draws: Floats) -> Interval:
+    """The first is the estimate, and never outside of its interval."""
+    low, high = np.percentile(draws, [LOW, HIGH])
+    return Interval(float(draws[0]), float(min(low, draws[0])), float(max(high, draws[0])))
 
 
 def together(parts: Sequence[Interval | None]) -> Interval | None:
@@ -266,16 +318,6 @@ def together(parts: Sequence[Interval | None]) -> Interval | None:
     below = math.hypot(*(each.mean - each.low for each in known))
     above = math.hypot(*(each.high - each.mean for each in known))
     return Interval(mean, mean - below, mean + above)
-
-
-def wilson(n_accepted: int, n: int) -> Interval:
-    """A share and its 90 % interval, which stays open where all or none of a few were accepted."""
-    if not n:
-        return Interval(0.0, 0.0, 1.0)
-    z, share = 1.645, n_accepted / n
-    middle = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 # --- kept beside the ledger, for the run to compare itself with ------------------------------------------------

@@ -35,6 +35,9 @@ from sdf.records import (
 ROUND_ATTEMPTS = 3
 
 
+# Why a brief was not asked at all: its round found no angle for it.
+NO_ANGLE = "no_angle"
+
 CATEGORY = re.compile(r"[a-z][a-z_]{0,39}")
 
 
@@ -51,7 +54,7 @@ async def settle_brief(
 ) -> tuple[Settlement, Draft | None]:
     """Asks the brief's steps in file order. The draft is present exactly when every step was usable."""
     if genre.round_step is not None and angle is None:
-        return Settlement(brief.id, genre.key, brief.index, "no_angle"), None
+        return Settlement(brief.id, genre.key, brief.index, NO_ANGLE), None
     values: dict[str, Any] = {}
     used: list[StepAnswer] = []
     try:

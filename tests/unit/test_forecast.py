@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from sdf.errors import DamagedError
-from sdf.forecast import PATH, Forecast, GenreForecast, Interval, Sample, keep, kept, sampled_totals, wilson
+from sdf.forecast import PATH, Drawn, Forecast, Found, GenreForecast, Interval, Sample, drawn, keep, kept
 from sdf.storage import RunDir
 
 
-def test_a_share_of_few_stays_open() -> None:
-    all_of_ten, none_of_ten = wilson(10, 10), wilson(0, 10)
-    assert all_of_ten.mean == 1.0 and 0.7 < all_of_ten.low < 0.9 and all_of_ten.high == pytest.approx(1.0)
-    assert none_of_ten.mean == 0.0 and none_of_ten.low == 0.0 and 0.1 < none_of_ten.high < 0.3
-    assert wilson(0, 0) == Interval(0.0, 0.0, 1.0)
-    assert wilson(500, 1_000).high - wilson(500, 1_000).low < 0.06
+def of(samples: Sequence[Sample], target: float | None = 1_000_000, seed: int = 0, **more: Any) -> Drawn:
+    found = drawn(samples, target, seed, **more)
+    assert found is not None
+    return found
+
+
+ACCEPTED, REJECTED = Sample(500, 600, 0.01), Sample(0, 600, 0.01)
+
+
+def test_a_share_of_few_stays_open_and_so_does_what_it_takes() -> None:
+    three = of([ACCEPTED] * 3)
+    assert three.accepted.mean == three.accepted.high == 1.0 and 0.45 < three.accepted.low < 0.75
+    assert three.briefs.mean == three.briefs.low == 2_000 and three.briefs.high == pytest.approx(
+        2_000 / three.accepted.low
+    )
+    assert three.cost is not None and three.cost.high > 25, "what is rejected is paid too"
+    ten = of([ACCEPTED] * 10)
+    assert 0.75 < ten.accepted.low < 0.95
+    half = of([ACCEPTED, REJECTED])
+    assert half.briefs.low < 3_000 and half.briefs.mean == 4_000 and half.briefs.high > 8_000
+    many = of([ACCEPTED, REJECTED] * 500)
+    assert many.accepted.high - many.accepted.low < 0.06
 
 
 def samples(seed: int, n: int) -> list[Sample]:
@@ -30,36 +48,62 @@ def samples(seed: int, n: int) -> list[Sample]:
     return found
 
 
-def test_the_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
+@pytest.mark.parametrize("n", [5, 10, 40])
+def test_the_intervals_hold_the_truth_about_as_often_as_they_say(n: int) -> None:
     # On average 1,000 tokens a brief are written and 800 accepted, so 1,000,000 take 1,250 briefs and 12.5 dollars.
-    n_held_briefs = n_held_cost = 0
-    for seed in range(100):
-        totals = sampled_totals(samples(seed, 40), 1_000_000, seed)
-        assert totals is not None and totals.cost is not None
-        n_held_briefs += totals.briefs.low <= 1_250 <= totals.briefs.high
-        n_held_cost += totals.cost.low <= 12.5 <= totals.cost.high
-    assert 78 <= n_held_briefs <= 98 and 78 <= n_held_cost <= 98
+    n_held_briefs = n_held_cost = n_held_length = 0
+    for seed in range(200):
+        found = of(samples(seed, n), seed=seed)
+        assert found.cost is not None
+        n_held_briefs += found.briefs.low <= 1_250 <= found.briefs.high
+        n_held_cost += found.cost.low <= 12.5 <= found.cost.high
+        n_held_length += found.length.low <= 1_000 <= found.length.high
+    assert all(155 <= each <= 198 for each in (n_held_briefs, n_held_cost, n_held_length))
+
+
+def test_angles_that_come_and_fail_by_rounds_count_as_rounds() -> None:
+    few, many = (of([ACCEPTED] * 24, has_angle=Found(n, n)) for n in (3, 100))
+    assert few.briefs.mean == many.briefs.mean == 2_000
+    assert few.briefs.high > 1.3 * many.briefs.high
+    # A round in four fails, and its briefs are asked nothing: more briefs, and no more of what is asked.
+    quarter = of([ACCEPTED] * 24, has_angle=Found(75, 100))
+    assert quarter.briefs.mean == pytest.approx(2_000 / 0.75) and quarter.accepted.mean == 0.75
+    assert quarter.cost is not None and quarter.cost.mean == pytest.approx(20.0)
+
+
+def test_what_hangs_together_is_drawn_together() -> None:
+    """A price by the token: however long documents are, so many tokens cost the same."""
+    dear = [Sample(n, n, n * 1e-5) for n in (100, 500, 2_000, 4_000)] * 5
+    cost = of(dear).cost
+    assert cost is not None and cost.high < 1.2 * cost.mean
+    assert of(dear).briefs.high > 1.3 * of(dear).briefs.mean
 
 
 def test_more_samples_narrow_the_interval() -> None:
-    few, many = (sampled_totals(samples(1, n), 1_000_000, 1) for n in (10, 400))
-    assert few is not None and many is not None
-    assert (many.briefs.high - many.briefs.low) < (few.briefs.high - few.briefs.low) / 3
+    few, many = (of(samples(1, n)).briefs for n in (10, 400))
+    assert many.high - many.low < (few.high - few.low) / 3
+
+
+def test_briefs_end_where_there_are_no_more() -> None:
+    assert of([ACCEPTED] * 4, n_there=30).briefs == Interval(30, 30, 30)
+    assert of([ACCEPTED] * 4, None, n_there=30).output.mean == pytest.approx(30 * 600)
 
 
 def test_a_sample_that_was_rejected_whole_says_nothing() -> None:
-    assert sampled_totals([Sample(0, 900, 0.1)] * 5, 1_000_000, 0) is None
+    assert drawn([REJECTED] * 5, 1_000_000, 0) is None
 
 
 def test_one_unknown_price_makes_the_cost_unknown_and_nothing_else() -> None:
-    totals = sampled_totals([Sample(500, 600, 0.01), Sample(500, 600, None)], 1_000, 0)
-    assert totals is not None and totals.cost is None and totals.briefs.mean == 2
+    found = of([ACCEPTED, Sample(500, 600, None)], 1_000)
+    assert found.cost is None and found.briefs.mean == 2
 
 
 def test_it_is_kept_beside_the_ledger_and_read_again(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     assert kept(run_dir) is None
-    genre = GenreForecast("note", 4, 3, 900, Interval(300, 250, 350), wilson(3, 4), Interval(4, 3, 5), None, None)
+    genre = GenreForecast(
+        "note", 4, 3, 900, Interval(300, 250, 350), Interval(0.75, 0.3, 0.9), Interval(4, 3, 5), None, None
+    )
     found = Forecast("hash", 900, (genre,), Interval(4, 3, 5), None, Interval(1.5, 1.0, 2.0))
     keep(run_dir, found)
     assert kept(run_dir) == found
