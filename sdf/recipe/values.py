@@ -48,9 +48,12 @@ def shares(value: str, base: Mapping[str, float]) -> dict[str, float]:
     changes = [entry.startswith("+") for entry in entries]
     if not entries or (any(changes) and not all(changes)):
         raise RecipeError(f"--mix {value!r}: write a=4,b=2 for a whole mix, or +a=2 to change one share of it")
-    mix = dict(base) if any(changes) else {}
+    mix, said = dict(base) if any(changes) else {}, set[str]()
     for entry in entries:
         name, equals, share = entry.lstrip("+").partition("=")
+        if name.strip() in said:
+            raise RecipeError(f"--mix: {name.strip()} is given twice; name it once")
+        said.add(name.strip())
         try:
             mix[name.strip()] = float(share)
         except ValueError:

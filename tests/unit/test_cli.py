@@ -215,6 +215,7 @@ def test_genres_and_recipes_are_listed_and_checked(desk: Path) -> None:
         (["--mix", "note"], "write note=2"),
         (["--mix", ""], "write a=4,b=2"),
         (["--mix", "note=1,+note=2"], "write a=4,b=2"),
+        (["--mix", "note=1, note=2"], "--mix: note is given twice; name it once"),
         (["--tokens", "0"], "positive whole number"),
         (["--tokens=-5"], "positive whole number"),
         (["--tokens", "lots"], "write 20M"),
