@@ -25,7 +25,7 @@ from typing import Any
 
 from sdf import api, driver, providers, tokens
 from sdf.assemble import Cut
-from sdf.checks import reject_reason
+from sdf.checks import Subject, reject_reason
 from sdf.columns import Draft, emit
 from sdf.dedup import signatures
 from sdf.directory import job_of
@@ -217,9 +217,10 @@ def stages(sample: Sample, view: LedgerView, run_dir: RunDir) -> Iterator[tuple[
     yield "generation: prompts", generation - shop.seconds
     yield "generation: provider", shop.seconds
     rules = {genre.key: checks_of(job, genre) for genre in job.genres}
+    subjects = [Subject(checked_text(genre, each), language="en") for genre, each in zip(genres, columns, strict=True)]
     yield (
         "checking",
-        timed(lambda: [reject_reason(checked_text(g, c), rules[g.key], {}) for g, c in zip(genres, columns)])[1],  # noqa: B905
+        timed(lambda: [reject_reason(each, rules[g.key]) for g, each in zip(genres, subjects, strict=True)])[1],
     )
     yield "counting", timed(lambda: tokenizer.count(texts))[1]
     yield "signing", timed(lambda: signatures(texts))[1]
