@@ -7,7 +7,7 @@ estimate: earlier answers are stood in for by text of the length they are asked 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -51,24 +51,29 @@ class Longest:
 
 async def preflight(job: Job) -> list[Finding]:
     """A finding for each model that the job asks, in the order in which documents need them; offline has none."""
-    if not first_of_each(job):
+    tables = seats_of_each_model(job)
+    if not tables:
         return []
     panel = Panel(job)
     try:
         needs = longest_requests(job)
-        return await asyncio.gather(*(_looked_at(panel, seat, needs.get(seat)) for seat in first_of_each(job)))
+        return await asyncio.gather(*(_looked_at(panel, seats[0], _largest(needs, seats)) for seats in tables))
     finally:
         await panel.close()
 
 
-def first_of_each(job: Job) -> list[Seat]:
-    """One seat for every model of a backend."""
-    seats: dict[Any, Seat] = {}
+def seats_of_each_model(job: Job) -> list[list[Seat]]:
+    """For every model of a backend the seats that it takes, in the order in which documents need them."""
+    tables: dict[Any, list[Seat]] = {}
     for seat in job.seats:
         backend = job.recipe.backend_of(seat)
         if backend.provider != "offline":
-            seats.setdefault((backend, job.recipe.model_of(seat)), seat)
-    return list(seats.values())
+            tables.setdefault((backend, job.recipe.model_of(seat)), []).append(seat)
+    return list(tables.values())
+
+
+def _largest(needs: Mapping[Seat, Longest], seats: Sequence[Seat]) -> Longest | None:
+    return max((needs[seat] for seat in seats if seat in needs), key=_room, default=None)
 
 
 async def _looked_at(panel: Panel, seat: Seat, need: Longest | None) -> Finding:

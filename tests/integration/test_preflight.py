@@ -194,6 +194,18 @@ def test_the_longest_prompt_holds_the_constitution_and_grows_with_it(tmp_path: P
     assert long > short * 5
 
 
+def test_a_model_of_several_roles_has_room_for_the_longest_prompt_of_any() -> None:
+    needs = longest_requests(compile_job(load("quickstart", {})))
+    room = needs["rewrite"].n_prompt + needs["rewrite"].n_answer
+    assert needs["angle"].n_prompt < needs["write"].n_prompt < needs["rewrite"].n_prompt
+    with serving() as server:
+        given: dict[str, Any] = {"provider": "openai", "model": "m", "provider_settings": {"base_url": server.url}}
+        for holds in (room, room - 1):
+            server.models = [{"id": "m", "max_model_len": holds}]
+            (found,) = api.preflight("quickstart", **given)
+            assert (found.error is None) == (holds == room) and "/rewrite takes about" in found.text
+
+
 def test_offline_there_is_nothing_to_look_at(tmp_path: Path) -> None:
     assert run_to_end(preflight.preflight(make_job(tmp_path))) == []
 
@@ -217,10 +229,11 @@ def test_a_stage_whose_rows_are_not_made_is_looked_at_too(tmp_path: Path) -> Non
     chat = {"share": 1, "mix": {"answered": 1}, "sources": {"answered": "stage:talk"}}
     recipe = staging.recipe(tmp_path, {"talk": {"share": 1, "mix": {"talk": 1}}, "chat": chat})
     with serving() as server:
-        server.models = [{"id": "m"}, {"id": "old", "lifecycle": "retired"}]
+        server.models = [{"id": "m"}, {"id": "m2"}, {"id": "old", "lifecycle": "retired"}]
         given: dict[str, Any] = {"provider": "openai", "model": "m", "provider_settings": {"base_url": server.url}}
-        found = api.preflight(recipe, **given)
-        assert not any(each.error for each in found) and "how long its prompts get is not known" in found[-1].text
+        found = api.preflight(recipe, **given, models={"write": "m2"})
+        assert not any(each.error for each in found)
+        assert any("openai m2 " in each.text and "how long its prompts get is not known" in each.text for each in found)
         # Only the stage that reads has rewrites.
         found = api.preflight(recipe, **given, models={"rewrite": "old"})
         assert isinstance(found[-1].error, NotServed)
