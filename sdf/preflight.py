@@ -20,7 +20,7 @@ from sdf.plan import Plan
 from sdf.prompts import Composer
 from sdf.providers.endpoints import said
 from sdf.providers.panel import Panel
-from sdf.providers.seats import in_words_of
+from sdf.providers.seats import of_seat
 from sdf.providers.served import Served
 from sdf.records import Brief, Request, Seat
 
@@ -80,7 +80,7 @@ async def _looked_at(panel: Panel, seat: Seat, need: Longest | None) -> Finding:
     found = await _found(panel, seat, need)
     if found.error is None:
         return found
-    error = in_words_of(panel.recipe, seat, found.error)
+    error = of_seat(panel.recipe, seat, found.error)
     return Finding(found.text.replace(str(found.error), str(error)), error)
 
 

@@ -19,7 +19,7 @@ from sdf.providers import Batched, Provider
 from sdf.providers.batch_log import BatchLog, UnderWay
 from sdf.providers.crowd import Crowd
 from sdf.providers.governor import TIMEOUT, Governor
-from sdf.providers.seats import in_words_of
+from sdf.providers.seats import of_seat
 from sdf.providers.served import Served
 from sdf.recipe import Backend
 from sdf.records import Answer, Request, Seat, Usage
@@ -73,14 +73,14 @@ class Panel:
             self._batched[backend] = providers.make_batched(backend.provider, settings, batches)
             return self._batched[backend]
         except RecipeError as error:
-            raise in_words_of(self.recipe, seat, error) from None
+            raise of_seat(self.recipe, seat, error) from None
 
     async def answer(self, request: Request) -> Answer:
         """As `Governor.answer`, by the backend of the request's seat."""
         try:
             return await self._seats[request.seat].governor.answer(request)
         except (Unauthorized, CircuitOpen, RecipeError) as error:
-            raise in_words_of(self.recipe, request.seat, error) from error.__cause__
+            raise of_seat(self.recipe, request.seat, error) from error.__cause__
 
     def cost(self, request: Request, usage: Usage) -> float | None:
         """Dollars of an answer to the request; None where its price is not known."""
@@ -99,7 +99,7 @@ class Panel:
         try:
             return await self._providers[self.recipe.backend_of(seat)].served(self.recipe.model_of(seat))
         except SdfError as error:
-            raise in_words_of(self.recipe, seat, error) from error.__cause__
+            raise of_seat(self.recipe, seat, error) from error.__cause__
 
     @property
     def under_way(self) -> tuple[UnderWay, ...]:

@@ -1,37 +1,29 @@
-"""What a provider says, in the words of the seat it answers for.
+"""Errors of a provider, with the seat it answers for.
 
-A provider does not know whom it serves: it speaks of `base_url` and of `--model`. Where a seat has a provider, settings
-or a model of its own, following those words would move the others; here alone they become `judge.base_url` and
-`--judge-model`. The trade-off: it is done in the text, so that no provider needs to know of seats.
+A provider does not know whom it serves: it speaks of `base_url` and of `--model`. Where a seat has settings or a model
+of its own, following those words would move the others, so here alone it is added how the seat's are given.
 """
 
 from __future__ import annotations
 
 import copy
-import re
 
 from sdf.errors import RecipeError, SdfError
 from sdf.frontmatter import near
-from sdf.providers.settings import KNOWN, check
+from sdf.providers.settings import check
 from sdf.recipe import SEATS, Backend, Recipe, settings_of
 from sdf.records import Seat
 
-# Settings whose names are no words of prose, of whichever provider.
-_COMPOUND = frozenset(name for known in KNOWN.values() for name in known if "_" in name)
 
-
-def in_words_of(recipe: Recipe, seat: Seat, error: SdfError) -> SdfError:
-    """The same error, or a copy that names the flags and settings of the seat."""
-    text = str(error)
+def of_seat(recipe: Recipe, seat: Seat, error: SdfError) -> SdfError:
+    """The same error, or a copy that tells by which flags the seat's model and settings are given."""
+    own = [f"its settings --provider-setting {seat}.NAME=…"] if recipe.backend_of(seat) != _common(recipe) else []
     if _has_own_model(recipe, seat):
-        own = f"--{seat}-model" if seat != "write" else "`models: {write: …}`"
-        text = re.sub(r"--model(?![\w-])", own, text)
-    if recipe.backend_of(seat) != _common(recipe):
-        text = _with_own_settings(text, seat, KNOWN[recipe.backend_of(seat).provider])
-    if text == str(error):
+        own.append(f"its model --{seat}-model" if seat != "write" else "its model `models: {write: …}` in the recipe")
+    if not own:
         return error
     found = copy.copy(error)
-    found.args = (text, *error.args[1:])
+    found.args = (f"{error} [{seat}: {', '.join(own)}]", *error.args[1:])
     return found
 
 
@@ -42,15 +34,6 @@ def _has_own_model(recipe: Recipe, seat: Seat) -> bool:
 
 def _common(recipe: Recipe) -> Backend:
     return Backend(recipe.provider, tuple(sorted(settings_of(recipe.provider_settings, None).items())))
-
-
-def _with_own_settings(text: str, seat: Seat, known: frozenset[str]) -> str:
-    flags = "|".join(name.replace("_", "-") for name in sorted(known))
-    text = re.sub(rf"--({flags})(?![\w-])", lambda found: f"--provider-setting {found[1].replace('-', '_')}=…", text)
-    text = re.sub(r"--engine (?=\w)", "--provider-setting engine.", text)
-    # A name of one word is a word of prose too, unless it stands as a name does.
-    names = [rf"{name}\b" if "_" in name else rf"{name}(?=[=',;]| is '|$)" for name in sorted(known | _COMPOUND)]
-    return re.sub(rf"(?<![\w./=?&-])({'|'.join([*names, 'engine[.](?=.)'])})", rf"{seat}.\1", text)
 
 
 def check_settings(recipe: Recipe) -> None:
@@ -66,4 +49,4 @@ def check_settings(recipe: Recipe) -> None:
         try:
             check(backend.provider, dict(backend.settings))
         except RecipeError as error:
-            raise in_words_of(recipe, seat, error) from None
+            raise of_seat(recipe, seat, error) from None
