@@ -18,16 +18,32 @@ _LENIENT = Scale(
 
 
 def agreement(census: Census) -> list[Finding]:
-    """A kappa for every pair of judges, and how often each gives its commonest score."""
-    found: list[Finding] = []
-    for (genre, one, other), pairs in sorted(census.pairs.items()):
-        n = sum(pairs.values())
-        near = sum(count for (a, b), count in pairs.items() if abs(a - b) <= 1) / n
-        same = sum(count for (a, b), count in pairs.items() if a == b) / n
-        example = f"{one} and {other} on {n} texts: equal {same:.0%}, within 1 {near:.0%}"
-        found.append(_KAPPA.finding(f"judges of {genre}", "all", kappa(pairs), unit="kappa", n=n, example=example))
-        found += [_lenient(genre, step, at, pairs) for at, step in enumerate((one, other))]
-    return list({(each.name, each.example): each for each in found}.values())
+    """A kappa for every pair of judges, and how often each gives its commonest score. No two are of one name: by names
+    audits are compared."""
+    found: dict[str, Finding] = {}
+    n_pairs = Counter(genre for genre, *_ in census.pairs)
+    # A judge of several pairs counts where it gave most verdicts.
+    for (genre, one, other), pairs in sorted(census.pairs.items(), key=_by_genre):
+        judges = genre if n_pairs[genre] == 1 else f"{genre}/{one}, {other}"
+        for each in (
+            _alike(f"judges of {judges}", one, other, pairs),
+            *(_lenient(genre, step, at, pairs) for at, step in enumerate((one, other))),
+        ):
+            found.setdefault(each.name, each)
+    return list(found.values())
+
+
+def _by_genre(item: tuple[tuple[str, str, str], Counter[tuple[int, int]]]) -> tuple[str, int, str, str]:
+    (genre, one, other), pairs = item
+    return genre, -pairs.total(), one, other
+
+
+def _alike(name: str, one: str, other: str, pairs: Mapping[tuple[int, int], int]) -> Finding:
+    n = sum(pairs.values())
+    near = sum(count for (a, b), count in pairs.items() if abs(a - b) <= 1) / n
+    same = sum(count for (a, b), count in pairs.items() if a == b) / n
+    example = f"{one} and {other} on {n} texts: equal {same:.0%}, within 1 {near:.0%}"
+    return _KAPPA.finding(name, "all", kappa(pairs), unit="kappa", n=n, example=example)
 
 
 def _lenient(genre: str, step: str, at: int, pairs: Mapping[tuple[int, int], int]) -> Finding:
@@ -37,7 +53,7 @@ def _lenient(genre: str, step: str, at: int, pairs: Mapping[tuple[int, int], int
     (score, n), *_ = scores.most_common(1)
     total = sum(scores.values())
     example = f"{step} gives {score} to {n} of {total}"
-    return _LENIENT.finding(f"one verdict of {genre}", "all", n / total, n=total, example=example)
+    return _LENIENT.finding(f"one verdict of {genre}/{step}", "all", n / total, n=total, example=example)
 
 
 def kappa(pairs: Mapping[tuple[int, int], int]) -> float | None:

@@ -9,7 +9,7 @@ import typer
 from sdf.cli.app import Result, app, command
 from sdf.errors import GenreError
 
-genres_app = typer.Typer(help="Genre files: list, check, show.", no_args_is_help=True, rich_markup_mode=None)
+genres_app = typer.Typer(help="Genre files: list, new, check, show.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(genres_app, name="genres")
 
 
@@ -63,7 +63,7 @@ def new_genre(
 
     made = api.new_genre(key, kind=kind, directory=dir)
     lines = [
-        f"{made.path}: a {made.kind} in the steps {', '.join(step.name for step in made.steps)}",
+        f"{made.path}: kind {made.kind}, steps {', '.join(step.name for step in made.steps)}",
         f"Edit it; `sdf genres check {made.path}` names what is wrong.",
         f"`sdf preview RECIPE --genres-dir {dir} --mix {key}=1 --genre {key}` shows its prompts and what comes back.",
     ]

@@ -15,7 +15,8 @@ from sdf.recipe.values import shares
 
 
 def builtin_recipes() -> dict[str, Path]:
-    return {path.stem: path for path in sorted((genre_files.BUILTIN_DIR / "recipes").glob("*.yaml"))}
+    found = {path.stem: path for path in (genre_files.BUILTIN_DIR / "recipes").glob("*.yaml")}
+    return dict(sorted(found.items()))
 
 
 def find(name: str) -> Path:

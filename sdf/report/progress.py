@@ -1,7 +1,7 @@
 """A run as it is watched: a live panel for a person, one line per interval for a pipe. Both go to stderr.
 
-Rates are measured over the last minute, so that a resumed run does not count what it found. Neither reporter has
-a part in the result: they are told, and may be told as often as one likes.
+Rates are measured over the last minute, so that a resumed run does not count what it found, nor a stage what the one
+before it made. Neither reporter has a part in the result: they are told, and may be told as often as one likes.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ class Lines:
 
     def tell(self, progress: Progress) -> None:
         now = self._clock()
+        if self._last is not None and _are_of_two(self._last, progress):
+            self._rate, self._shown_at = Rate(), float("-inf")
         self._last = progress
         if now - self._shown_at >= (self._interval if progress != self._shown else QUIET):
             self._print(progress)
@@ -132,14 +134,22 @@ class Panel:
         self._live.stop()
 
     def tell(self, progress: Progress) -> None:
-        self._progress = progress
         now = self._clock()
+        if self._progress is not None and _are_of_two(self._progress, progress):
+            self._rate, self._measured = Rate(), float("-inf")
+        self._progress = progress
         if now - self._measured >= 1.0:
             self._measured = now
             self._rate.add(now, progress.n_tokens)
 
     def _renderable(self) -> RenderableType:
         return "starting …" if self._progress is None else panel(self._progress, self._rate)
+
+
+def _are_of_two(before: Progress, now: Progress) -> bool:
+    """Of two corpora: the stages of a recipe follow one another in one report."""
+    of_before, of_now = ((each.target_tokens, list(each.genres)) for each in (before, now))
+    return of_before != of_now or now.n_settled < before.n_settled
 
 
 def line(progress: Progress, rate: Rate) -> str:

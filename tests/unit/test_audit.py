@@ -218,6 +218,20 @@ def test_judges_of_a_sample() -> None:
     assert judges.value == 0 and judges.verdict == "bad"
     assert "second and verdict on 100 texts: equal 20%, within 1 40%" in judges.example
     assert [each.verdict for each in verdicts] == ["ok", "bad"]
+    assert [each.name for each in verdicts] == ["one verdict of note/second", "one verdict of note/verdict"]
+
+
+def test_of_three_judges_no_two_findings_have_one_name() -> None:
+    census = Census()
+    for n in range(100):
+        scores = json.dumps({"first": 1 + n % 2, "second": 1 + n % 5} | ({"third": 3} if n < 50 else {}))
+        row = {"id": str(n), "genre": "note", "principle": "p", "axes": "{}", "scores": scores, "text": "x"}
+        census.add("documents", row, False)
+    found = {each.name: each.example for each in agreement(census)}
+    assert len(found) == len(agreement(census)) == 6
+    assert "judges of note/first, third" in found
+    # Most of its verdicts lie beside the second's.
+    assert found["one verdict of note/first"] == "first gives 1 to 50 of 100"
 
 
 def test_what_a_model_is_taught_to_write() -> None:

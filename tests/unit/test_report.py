@@ -207,6 +207,20 @@ def test_lines_come_at_intervals_and_at_the_end() -> None:
     assert "about 1 min left" in printed[-1]
 
 
+def test_a_stage_begins_with_a_line_and_with_no_rate_of_the_one_before() -> None:
+    now = [0.0]
+    stream = io.StringIO()
+    with Lines(stream, clock=lambda: now[0], interval=10) as lines:
+        lines.tell(progress(6_400))
+        now[0] = 4.0
+        for n_tokens in (500, 5_400):
+            lines.tell(replace(progress(n_tokens), target_tokens=5_000))
+            now[0] += 2
+    first, second, last = stream.getvalue().splitlines()
+    assert first.startswith("6,400 of") and second.startswith("500 of 5,000 ") and " 0 tokens/s" in second
+    assert last.startswith("5,400 of 5,000 ") and " 1,225 tokens/s" in last
+
+
 def test_all_there_is_is_measured_in_briefs() -> None:
     rate = Rate()
     rate.add(0.0, 0)

@@ -61,7 +61,7 @@ def test_what_is_no_new_genre_is_said(tmp_path: Path, key: str, kind: str, reaso
 
 def test_the_command_says_where_it_is_and_what_to_do_next(tmp_path: Path) -> None:
     made = CliRunner().invoke(app, ["genres", "new", "reader_letter", "--dir", str(tmp_path / "g")])
-    assert made.exit_code == 0 and "reader_letter.md: a document in the steps angle, draft" in made.stdout
+    assert made.exit_code == 0 and "reader_letter.md: kind document, steps angle, draft" in made.stdout
     assert CliRunner().invoke(app, ["genres", "check", str(tmp_path / "g" / "reader_letter.md")]).exit_code == 0
     again = CliRunner().invoke(app, ["genres", "new", "reader_letter", "--dir", str(tmp_path / "g")])
     assert again.exit_code == 2
