@@ -31,8 +31,8 @@ from sdf.manifest import Shard
 from sdf.money.allowance import Account, Allowance
 from sdf.pipeline import WorkerLost
 from sdf.preflight import Finding, preflight
-from sdf.providers.engine_arguments import NAME as VLLM
-from sdf.providers.engine_arguments import gpus_per_engine
+from sdf.providers.vllm.arguments import NAME as VLLM
+from sdf.providers.vllm.arguments import gpus_per_engine
 from sdf.reading import Reader
 from sdf.storage import RunDir
 from sdf.worker import Answered, Batch, Order, Worker
@@ -76,6 +76,8 @@ def _connect(address: str, n_workers: int) -> None:
     }
     wanted = os.environ.get("RAY_ADDRESS") if address == "auto" else None if address == "local" else address
     if wanted is None:
+        # That a local Ray lets nobody else in is a warning to Ray, and to nobody who waits for a corpus.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
         # Workers import this package by its name; a source tree that is not installed must be told.
         ray.init(address="local", num_cpus=max(2, min(n_workers, os.cpu_count() or 2)), **options)
         return
