@@ -20,7 +20,7 @@ from typing import Any
 from support import write_recipe
 
 from sdf.checks import NAMES as CHECKS
-from sdf.providers.engine_process import MARK
+from sdf.providers.vllm.process import MARK
 
 # Loading takes half a minute alone on two cores; the machine may be shared.
 PATIENCE = 240.0

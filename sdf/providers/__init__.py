@@ -23,7 +23,7 @@ PROVIDERS: Mapping[str, str] = {
     "anthropic-batch": "sdf.providers.anthropic.batch:AnthropicBatch",
     "offline": "sdf.providers.offline:Offline",
     "openai": "sdf.providers.openai:OpenAI",
-    "vllm": "sdf.providers.vllm:Vllm",
+    "vllm": "sdf.providers.vllm.provider:Vllm",
 }
 
 

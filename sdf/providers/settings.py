@@ -14,9 +14,9 @@ from sdf.errors import RecipeError
 from sdf.providers.addresses import base_url
 from sdf.providers.anthropic.caching import TTLS
 from sdf.providers.endpoints import checked, seconds, truth, whole
-from sdf.providers.engine_arguments import PREFIX, gpus_per_engine, split
-from sdf.providers.engine_arguments import SETTINGS as VLLM
 from sdf.providers.offline import Settings as Offline
+from sdf.providers.vllm.arguments import PREFIX, gpus_per_engine, split
+from sdf.providers.vllm.arguments import SETTINGS as VLLM
 
 # The defaults. `base_url` is always passed on, so that no environment variable sends the key elsewhere.
 ANTHROPIC: Mapping[str, str] = {

@@ -29,10 +29,10 @@ import engines
 import tiny_model
 
 from sdf import api, providers
-from sdf.providers.engine import Engine
 from sdf.providers.pace import SILENT
 from sdf.providers.served import Served
-from sdf.providers.vllm import Vllm
+from sdf.providers.vllm.engine import Engine
+from sdf.providers.vllm.provider import Vllm
 from sdf.records import Answer, Request
 
 # Of angles by round, two texts and a score: four steps a document.

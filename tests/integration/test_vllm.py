@@ -27,7 +27,7 @@ from sdf import answers, api
 from sdf.cli import app
 from sdf.errors import EngineDead, RecipeError, RequestRejected
 from sdf.providers import make
-from sdf.providers.engine_prompts import messages
+from sdf.providers.vllm.prompts import messages
 from sdf.records import Answer, Message, Prefix, Request, Sampling, Wants
 
 pytestmark = pytest.mark.vllm
@@ -181,7 +181,9 @@ async def _check_text(provider: Any, model: Path) -> None:
     assert {each.model for each in many} == {str(model)}
     assert many[2].usage.cache_read_tokens > 0
     assert 0 < many[2].usage.output_tokens <= 300
-    cut = await provider.answer(request(model, 1, Wants("text"), sampling=Sampling(3)))
+    # What a draw says differs between processors: one that says more than it may.
+    long = next(number for number, each in enumerate(many) if each.usage.output_tokens > 3)
+    cut = await provider.answer(request(model, long, Wants("text"), sampling=Sampling(3)))
     assert (cut.finish_reason, cut.usage.output_tokens) == ("length", 3)
     story = await provider.answer(request(model, 1, Wants("text"), messages=(), prompt="Once upon a time"))
     assert story.text

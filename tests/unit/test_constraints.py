@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-from sdf.providers.constraints import MANY_SCORES, constraint
+from sdf.providers.vllm.constraints import MANY_SCORES, constraint
 from sdf.records import Message, Prefix, Request, Sampling, Wants
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Optional, Union
 import pytest
 
 from sdf.errors import RecipeError
-from sdf.providers.engine_arguments import SETTINGS, converted, gpus_per_engine, split
+from sdf.providers.vllm.arguments import SETTINGS, converted, gpus_per_engine, split
 
 
 class Backend(enum.Enum):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sdf.providers.engine_process import Guarded, marked
+from sdf.providers.vllm.process import Guarded, marked
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="Linux alone tells environments")
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 FAMILY = "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'])"
 OWNER = f"""
 import subprocess, sys, time
-from sdf.providers.engine_process import Guarded
+from sdf.providers.vllm.process import Guarded
 guarded = Guarded()
 with guarded.marking():
     subprocess.Popen([sys.executable, "-c", {FAMILY!r}])

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sdf.providers.engine_start_log import OTHERWISE, StartLog, way_out
+from sdf.providers.vllm.start_log import OTHERWISE, StartLog, way_out
 
 # As vLLM has it: what a formatter is told by `log_level`, a handler and a logger by `level`.
 DEFAULT: dict[str, Any] = {

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sdf.providers.watchdog import FIRST_FACTOR, N_SLEEPS, Watchdog
+from sdf.providers.vllm.watchdog import FIRST_FACTOR, N_SLEEPS, Watchdog
 
 
 class Naps:

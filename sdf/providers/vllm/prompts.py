@@ -15,9 +15,9 @@ from typing import Any
 
 from sdf.errors import RecipeError
 from sdf.providers.endpoints import said
-from sdf.providers.engine_arguments import NAME
-from sdf.providers.engine_start import library
 from sdf.providers.replies import as_tools
+from sdf.providers.vllm.arguments import NAME
+from sdf.providers.vllm.start import library
 from sdf.records import Request
 
 # A job has one prefix per genre, and one per cell where the context is a principle; 30,000 tokens are 120 kB.

@@ -15,14 +15,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sdf.errors import EngineDead, RequestRejected, Unavailable
-from sdf.providers.constraints import constraint
 from sdf.providers.endpoints import said
-from sdf.providers.engine_arguments import NAME
-from sdf.providers.engine_process import Guarded
-from sdf.providers.engine_prompts import Prompts, messages
-from sdf.providers.engine_start import library
 from sdf.providers.replies import as_tools
-from sdf.providers.watchdog import Watchdog
+from sdf.providers.vllm.arguments import NAME
+from sdf.providers.vllm.constraints import constraint
+from sdf.providers.vllm.process import Guarded
+from sdf.providers.vllm.prompts import Prompts, messages
+from sdf.providers.vllm.start import library
+from sdf.providers.vllm.watchdog import Watchdog
 from sdf.records import Answer, FinishReason, Request, Usage, canonical_json
 
 log = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from typing import Any, cast
 from sdf.errors import RecipeError
 from sdf.frontmatter import near
 from sdf.providers.endpoints import said
-from sdf.providers.engine_arguments import NAME, converted
-from sdf.providers.engine_process import Guarded
-from sdf.providers.engine_start_log import StartLog, way_out
+from sdf.providers.vllm.arguments import NAME, converted
+from sdf.providers.vllm.process import Guarded
+from sdf.providers.vllm.start_log import StartLog, way_out
 
 # What vLLM reads from the environment, where nothing else is set: no reports to its makers, and a terminal that stays
 # readable; stdout holds a command's result alone.

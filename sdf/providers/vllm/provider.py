@@ -16,13 +16,13 @@ from typing import Any
 
 from sdf.errors import RecipeError
 from sdf.providers.endpoints import seconds
-from sdf.providers.engine import Engine
-from sdf.providers.engine_arguments import NAME, split
-from sdf.providers.engine_process import Guarded
-from sdf.providers.engine_start import config_of, started, tool_parser
 from sdf.providers.pace import SILENT
 from sdf.providers.served import Served
-from sdf.providers.watchdog import Watchdog
+from sdf.providers.vllm.arguments import NAME, split
+from sdf.providers.vllm.engine import Engine
+from sdf.providers.vllm.process import Guarded
+from sdf.providers.vllm.start import config_of, started, tool_parser
+from sdf.providers.vllm.watchdog import Watchdog
 from sdf.records import Answer, Request
 
 if importlib.util.find_spec("vllm") is None:
