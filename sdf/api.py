@@ -27,6 +27,7 @@ from sdf import genres as genre_files
 from sdf.assemble import GenreTerms, Terms
 from sdf.audit import Audit
 from sdf.batches import Canceled
+from sdf.crew import Crew, InProcess
 from sdf.directory import job_of, occupy
 from sdf.errors import GenreError, RecipeChanged, RecipeError, StorageError, UsageError
 from sdf.eventloop import run_to_end
@@ -38,7 +39,7 @@ from sdf.genres import Genre
 from sdf.job import Job, load_job
 from sdf.ledger import read_ledger
 from sdf.manifest import ALL
-from sdf.pipeline import Crew, InProcess, Run, Stop
+from sdf.pipeline import Run, Stop
 from sdf.plan import Plan
 from sdf.preflight import Finding
 from sdf.report.arms import arms

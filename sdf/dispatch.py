@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from sdf.assemble import Fold
+from sdf.orders import BriefOrder, Order, RoundOrder
 from sdf.plan import BLOCK, Plan, expected_tokens
 from sdf.records import Receipt, RoundKey, RoundReceipt
-from sdf.worker import BriefOrder, Order, RoundOrder
 
 # The guess weighs as much as eight observed briefs.
 PRIOR_BRIEFS = 8

@@ -24,18 +24,19 @@ from ray.exceptions import ActorUnavailableError, GetTimeoutError, RayError, Ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sdf.assemble import Cut, Pair
+from sdf.crew import WorkerLost
 from sdf.errors import EngineDead, RecipeError, SdfError, UsageError
 from sdf.eventloop import COLLECT_EVERY
 from sdf.job import Job
 from sdf.manifest import Shard
 from sdf.money.allowance import Account, Allowance
-from sdf.pipeline import WorkerLost
+from sdf.orders import Answered, Batch, Order
 from sdf.preflight import Finding, preflight
 from sdf.providers.vllm.arguments import NAME as VLLM
 from sdf.providers.vllm.arguments import gpus_per_engine
 from sdf.reading import Reader
 from sdf.storage import RunDir
-from sdf.worker import Answered, Batch, Order, Worker
+from sdf.worker import Worker
 
 log = logging.getLogger(__name__)
 

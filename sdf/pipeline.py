@@ -16,19 +16,17 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Protocol
 
-from sdf.assemble import Cut, Pair, Terms
+from sdf.assemble import Cut, Terms
 from sdf.batches import UnderWays
+from sdf.crew import Crew, Hand, WorkerLost
 from sdf.errors import CircuitOpen, SdfError, StorageError, StorageFull, Superseded
 from sdf.failpoints import reach
 from sdf.grants.spending import Spending
 from sdf.job import Job
 from sdf.ledger import SettlementLog, read_ledger
 from sdf.manifest import Manifest, Shard, State
-from sdf.money.allowance import Account, Allowance
-from sdf.preflight import Finding, preflight
+from sdf.orders import Answered, Batch, Order, name_of
 from sdf.reading import Reader, is_written
 from sdf.records import Usage
 from sdf.shards import publish, read_manifest, write_rejections
@@ -36,7 +34,6 @@ from sdf.shards.card import write_card
 from sdf.storage import RunDir, check_epoch
 from sdf.storage.lease import RENEW_EVERY, STALE_AFTER, Lease
 from sdf.story import Outcome, Progress, Story, facts_of
-from sdf.worker import Answered, Batch, Order, Worker, name_of
 
 log = logging.getLogger(__name__)
 
@@ -45,34 +42,6 @@ QUEUE_AHEAD = 4
 
 # A run whose workers die this often without one receipt between is not going to get better.
 MAX_DEATHS = 8
-
-
-class WorkerLost(Exception):  # noqa: N818  an event that the story goes on from
-    """A worker died or cannot be reached; what it flushed is in the ledger."""
-
-
-class Hand(Protocol):
-    """A worker as the story sees it; `exchange` raises WorkerLost."""
-
-    async def exchange(self, orders: Sequence[Order], acked: int, allowance: Allowance) -> Batch: ...
-
-    async def adopt(self, answered: Sequence[Answered]) -> None: ...
-
-    async def drain(self) -> None: ...
-
-    async def close(self) -> Account: ...
-
-
-class Crew(Protocol):
-    """Who carries the story out: workers, and tasks that read texts."""
-
-    async def preflight(self) -> list[Finding]: ...
-
-    async def hire(self, name: str, answered: Sequence[Answered]) -> Hand: ...
-
-    async def write(self, cut: Cut) -> Shard: ...
-
-    async def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]: ...
 
 
 @dataclass(slots=True)
@@ -85,30 +54,6 @@ class Stop:
     def request(self, error: SdfError | None = None) -> None:
         self.requested = True
         self.error = self.error or error
-
-
-class InProcess:
-    """A crew of one: the oracle."""
-
-    def __init__(self, job: Job, run_dir: RunDir, epoch: int) -> None:
-        self._job, self._run_dir, self._epoch = job, run_dir, epoch
-
-    @cached_property
-    def _reader(self) -> Reader:
-        """Made when a text is first read, in a thread: a preflight is of jobs too whose rows are not made yet."""
-        return Reader(self._job, self._run_dir)
-
-    async def preflight(self) -> list[Finding]:
-        return await preflight(self._job)
-
-    async def hire(self, name: str, answered: Sequence[Answered]) -> Worker:
-        return Worker(self._job, self._run_dir, self._epoch, name, answered)
-
-    async def write(self, cut: Cut) -> Shard:
-        return await asyncio.to_thread(lambda: self._reader.write(self._run_dir, cut))
-
-    async def compare(self, pairs: Sequence[Pair]) -> dict[Pair, float]:
-        return await asyncio.to_thread(lambda: self._reader.compare(pairs))
 
 
 @dataclass

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from sdf.documents import Draft, Meter
@@ -18,12 +18,13 @@ from sdf.errors import RequestRejected, SdfError
 from sdf.failpoints import reach
 from sdf.generate import settle_brief, settle_round
 from sdf.job import Job
-from sdf.ledger import AnswerReader, KeyIndex, LedgerWriter
-from sdf.money.allowance import Account, Allowance, LaneReport
+from sdf.ledger import AnswerReader, LedgerWriter
+from sdf.money.allowance import Account, Allowance
 from sdf.money.budget import Purse, Stopped
+from sdf.orders import Answered, Batch, BriefOrder, Order, RoundOrder, name_of
 from sdf.plan import Plan
 from sdf.prompts import Composer
-from sdf.providers.batch_log import BatchLog, UnderWay
+from sdf.providers.batch_log import BatchLog
 from sdf.providers.panel import Panel
 from sdf.records import (
     Answer,
@@ -31,7 +32,6 @@ from sdf.records import (
     Location,
     Receipt,
     Request,
-    RoundKey,
     RoundReceipt,
     RoundSettlement,
     Settlement,
@@ -48,58 +48,6 @@ FLUSH_BYTES = 4_000_000
 
 # Answers of this worker that a twin may ask for again before they are in any index.
 RECENT_ANSWERS = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class BriefOrder:
-    """Settle a brief. `angle` None where its round found none."""
-
-    genre: str
-    index: int
-    angle: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class RoundOrder:
-    """Find the angles of a round; `taken` are those of the earlier rounds of its lane."""
-
-    key: RoundKey
-    taken: tuple[str, ...]
-
-
-Order = BriefOrder | RoundOrder
-
-
-def name_of(order: Order) -> tuple[str, ...] | tuple[str, int]:
-    """What makes two orders the same order."""
-    if isinstance(order, BriefOrder):
-        return (order.genre, order.index)
-    return tuple(str(part) for part in order.key)
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Receipts since the acknowledged one. `number` acknowledges this batch; counts are of the worker's whole life."""
-
-    number: int
-    receipts: tuple[Receipt, ...]
-    rounds: tuple[RoundReceipt, ...]
-    n_open: int
-    n_requests: int
-    usage: Usage
-    error: SdfError | None
-    account: Account
-    lanes: Mapping[str, LaneReport]
-    under_way: tuple[UnderWay, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Answers that are durable somewhere: in this run's own ledger (used in place) or another's (copied)."""
-
-    run_dir: RunDir
-    keys: KeyIndex
-    own: bool
 
 
 class Worker:

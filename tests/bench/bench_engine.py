@@ -186,9 +186,10 @@ async def compare(folder: Path, model: Path, tokens: int, in_flight: int, name: 
 
 async def _told(source: str, out: Path) -> None:
     """`api.run` in this event loop."""
+    from sdf.crew import InProcess
     from sdf.directory import occupy
     from sdf.job import compile_job
-    from sdf.pipeline import InProcess, Run
+    from sdf.pipeline import Run
     from sdf.plan import Plan
     from sdf.recipe import load
     from sdf.storage import RunDir

@@ -14,10 +14,10 @@ from support import make_job
 from sdf.assemble import Fold
 from sdf.dispatch import Dispatch
 from sdf.job import Job
+from sdf.orders import BriefOrder, Order, RoundOrder, name_of
 from sdf.plan import Plan
 from sdf.records import Location, Receipt, RoundKey, RoundReceipt, stream
 from sdf.story import terms_of
-from sdf.worker import BriefOrder, Order, RoundOrder, name_of
 
 MIXES = (
     {"note": 1.0},

@@ -12,11 +12,11 @@ from support import NOTE, make_job, receipt, write_recipe
 from sdf.assemble import Fold
 from sdf.dispatch import Dispatch
 from sdf.job import Job, compile_job
+from sdf.orders import BriefOrder, Order, RoundOrder
 from sdf.plan import BLOCK, Plan, n_lanes
 from sdf.recipe import load
 from sdf.records import Location, RoundKey, RoundReceipt
 from sdf.story import terms_of
-from sdf.worker import BriefOrder, Order, RoundOrder
 
 NOWHERE = Location("000001/w", 0)
 

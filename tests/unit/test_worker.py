@@ -15,11 +15,12 @@ from sdf.documents import Meter
 from sdf.errors import SdfError, Unauthorized
 from sdf.job import Job
 from sdf.ledger import read_answers, read_ledger, read_settlements
+from sdf.orders import Answered, Batch, BriefOrder, Order, RoundOrder, name_of
 from sdf.plan import Plan
 from sdf.providers import offline
 from sdf.records import Answer, Receipt, Request, RoundKey, RoundReceipt, Settlement
 from sdf.storage import RunDir
-from sdf.worker import Answered, Batch, BriefOrder, Order, RoundOrder, Worker, name_of
+from sdf.worker import Worker
 
 T = TypeVar("T")
 GENRES = {"note": NOTE, "letter": LETTER, "question": QUESTION}
