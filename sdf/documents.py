@@ -231,8 +231,8 @@ def _by_fallback(job: Job, genre: Genre, spoken: Mapping[str, Answer]) -> bool:
     if not job.recipe.has_fallback:
         return False
     fallback = job.recipe.model_of("fallback")
-    asked = {step.name: job.recipe.model_of(step.role) for step in genre.brief_steps}
-    return any(answer.model == fallback != asked[step] for step, answer in spoken.items())
+    steps = [step for step in genre.brief_steps if step.name in spoken]
+    return any(spoken[step.name].model == fallback != job.recipe.model_of(step.role) for step in steps)
 
 
 def _source_of(brief: Brief) -> str | None:

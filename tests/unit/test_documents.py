@@ -181,6 +181,15 @@ def test_a_row_says_when_the_fallback_answered_any_of_its_steps(job: Job, step: 
     assert row(job, genre, made, 7, entries)["fallback"] is False, "a server may name its model otherwise"
 
 
+def test_a_step_that_an_arm_leaves_out_says_nothing_of_its_rows(job: Job) -> None:
+    brief, genre = Plan(job).brief("note", 2), genre_of(job, "note")
+    texts = {"draft": "<document>d</document>", "polish": "<document>p</document>", "verdict": "4"}
+    entries = [*(entry(name, text) for name, text in texts.items()), entry("left_out", "r", "second")]
+    made = Draft(brief, "an idea", values_of(genre, brief, entries))
+    with_fallback = replace(job, recipe=job.recipe.changed({"models": {"fallback": "second"}}))
+    assert row(with_fallback, genre, made, 7, entries)["fallback"] is False
+
+
 def test_a_row_says_where_its_text_came_from_and_nothing_of_its_making(job: Job) -> None:
     brief, genre = Plan(job).brief("note", 2), genre_of(job, "note")
     entries = [
