@@ -30,7 +30,9 @@ def base_url(provider: str, text: str, *, allow_insecure: bool, root: str = "") 
         host, _ = parts.hostname or "", parts.port
     except ValueError:
         parts, host = urlsplit(""), ""
-    if parts.scheme not in ("http", "https") or not host:
+    # Clients make letters and digits of other signs, which no check of the host would see.
+    is_plain = re.fullmatch(r"[!-~]+", text.strip()) is not None
+    if parts.scheme not in ("http", "https") or not host or not is_plain:
         raise RecipeError(f"{head} is not an address; write {_meant(_shown(text), root)}")
     if parts.username is not None or parts.query or parts.fragment or "?" in text or "#" in text:
         raise RecipeError(
@@ -63,7 +65,7 @@ def _shown(text: str) -> str:
 
 def _meant(typed: str, root: str) -> str:
     """The address that what was typed may stand for: the scheme is what is left out most, then comes a wrong port."""
-    host = re.fullmatch(r"(?:https?://)?([\w.-]+)(:\d+)?(/[\w./-]*)?", typed)
+    host = re.fullmatch(r"(?:https?://)?([\w.-]+)(:\d+)?(/[\w./-]*)?", typed, re.ASCII)
     if host is None:
         return f"https://HOST{root}"
     is_port = host[2] is None or int(host[2][1:]) <= MAX_PORT
