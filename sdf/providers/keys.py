@@ -54,9 +54,9 @@ def no_key(provider: str, variable: str) -> RecipeError:
 
 
 def _read(provider: str, key_file: str) -> str:
-    path = Path(key_file).expanduser()
     reason = ""
     try:
+        path = Path(key_file).expanduser()
         # A pipe would be waited for, and a device has no end.
         if not stat.S_ISREG(path.stat().st_mode):
             reason = "is no regular file"
@@ -69,6 +69,9 @@ def _read(provider: str, key_file: str) -> str:
     except UnicodeDecodeError:
         # Its text shows the bytes it met.
         reason = "is not plain ASCII"
+    except (RuntimeError, ValueError):
+        # `~` of a user who is not there, or a zero in it.
+        reason = "is no path"
     except OSError as error:
         reason = f"cannot be read ({error.strerror})"
     raise RecipeError(

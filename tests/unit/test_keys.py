@@ -50,6 +50,12 @@ def test_only_a_regular_file_is_read(kind: str, tmp_path: Path) -> None:
         key_of("p", str(path), "KEY")
 
 
+@pytest.mark.parametrize("path", ["~nobody_of_this_name/key", "a\0b"])
+def test_a_path_that_is_none_is_an_error_of_the_recipe(path: str) -> None:
+    with pytest.raises(RecipeError, match="is no path; name a file that holds the key"):
+        key_of("p", path, "KEY")
+
+
 def test_a_link_to_a_file_is_followed_as_mounted_secrets_are(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("CANARY")
     (tmp_path / "link").symlink_to(tmp_path / "key")
