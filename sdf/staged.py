@@ -171,12 +171,13 @@ def _combined(outcomes: Mapping[str, Outcome], n_stages: int, samples: Sequence[
 
 
 def ledgers_of(directories: Sequence[RunDir]) -> list[RunDir]:
-    """Directories to reuse, those made in stages by their stages."""
-    return [each for out in directories for each in [stage.run_dir for stage in kept(out)] or [out] if _is_made(each)]
+    """Directories to reuse, those made in stages by what was asked for each: by a run, or by a forecast beside it."""
+    return [each for out in directories for each in _asked(kept(out)) or [out]]
 
 
-def _is_made(run_dir: RunDir) -> bool:
-    return run_dir.exists(RunDir.recipe) or not kept(run_dir)
+def _asked(stages: Sequence[Kept]) -> list[RunDir]:
+    every = [place for stage in stages for place in (stage.run_dir, stage.sampled)]
+    return [each for each in every if each.exists(RunDir.recipe)]
 
 
 def made(stages: Sequence[Kept]) -> list[Kept]:

@@ -273,3 +273,14 @@ def test_a_directory_of_stages_takes_no_forecast_of_one_corpus(tmp_path: Path) -
     one = recipe(tmp_path / "one", {}, mix={"note": 1})
     with pytest.raises(RecipeChanged, match="was made in stages"):
         api.forecast(one, 3, tmp_path / "out")
+
+
+def test_what_was_sampled_is_reused_elsewhere_too(tmp_path: Path) -> None:
+    source = recipe(tmp_path, STAGES)
+    api.forecast(source, 3, tmp_path / "out")
+    outcome = api.run(source, tmp_path / "elsewhere", reuse=[tmp_path / "out"])
+    assert outcome.finished
+    for name in NAMES:
+        place = "forecast/sampled/2-chat" if name == "2-chat" else name
+        sampled = keys(tmp_path / "out" / place)
+        assert sampled and not sampled & paid(tmp_path / "elsewhere" / name)
