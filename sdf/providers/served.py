@@ -42,7 +42,7 @@ def served(provider: str, where: str, reply: Mapping[str, Any], model: str) -> S
     if found is None:
         known = [said(name, None) for name in names]
         asked = said(model, None)
-        raise NotServed(f"{provider}: no model {asked!r} at {where}{near(asked, known)}; name another with --model")
+        raise NotServed(f"{provider}: no model {asked!r} at {where}; name another with --model{near(asked, known)}")
     if found.get("lifecycle") == "retired":
         raise NotServed(f"{provider}: model {model} is retired and no longer answers; name another with --model")
     count = counts(found)

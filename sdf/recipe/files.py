@@ -27,7 +27,7 @@ def find(name: str) -> Path:
         return builtin[name]
     if path.suffix in (".yaml", ".yml"):
         return path
-    raise RecipeError(f"unknown recipe {name!r}{near(name, builtin)}; a YAML file is given by its path")
+    raise RecipeError(f"unknown recipe {name!r}; a YAML file is given by its path{near(name, builtin)}")
 
 
 def place_of(name: str, overrides: Mapping[str, Any], at: tuple[str | int, ...]) -> str:

@@ -229,7 +229,7 @@ def _outcome(trace: Trace) -> str:
         return f"accepted, {trace.n_tokens:,} tokens, in {trace.shard}"
     if trace.reason is not None:
         return f"rejected: {trace.reason}" + (f" ({trace.detail})" if trace.detail else "")
-    return f"usable, {trace.n_tokens:,} tokens; in no shard (a duplicate, or beyond what is committed)"
+    return f"usable, {trace.n_tokens:,} tokens; in no shard (not committed, or a duplicate)"
 
 
 def _step_text(step: StepTrace) -> str:
