@@ -183,7 +183,7 @@ def run(
         return _carry_out(job, run_dir, [*others, *sampled], halt, on_progress, say)
 
     if job is None:
-        _look_at_all(stages, run_dir)
+        _look_at_all(staged.unfinished(stages, run_dir), run_dir)
         return staged.run_stages(stages, run_dir, lambda: halt.requested, say, carry)
     _check_unstaged(run_dir, job)
     return carry(job, run_dir)

@@ -17,7 +17,7 @@ from sdf.frontmatter import near
 from sdf.grants.spent import Cost, cost_of, together
 from sdf.job import Job, compile_job
 from sdf.ledger import LedgerView, read_ledger
-from sdf.manifest import ALL
+from sdf.manifest import ALL, Manifest
 from sdf.providers.seats import check_settings
 from sdf.recipe import load, place_of, wanted
 from sdf.records import Usage
@@ -145,13 +145,25 @@ def sampled(run_dir: RunDir) -> tuple[RunDir, ...]:
     return (run_dir,) if read_ledger(run_dir).n_answers else ()
 
 
+def unfinished(stages: Sequence[Stage], out: RunDir) -> list[Stage]:
+    """Those that a run still has something to ask for."""
+    return [stage for stage in stages if _whole(stage.inside(out), stage.recipe.tokens) is None]
+
+
 def _there(job: Job, run_dir: RunDir) -> Outcome | None:
     """The outcome of a stage that holds all it was asked for, by this very recipe."""
-    manifest = shards.read_manifest(run_dir)
-    if manifest is None or (manifest.state, manifest.target_tokens) != ("complete", job.recipe.tokens):
+    manifest = _whole(run_dir, job.recipe.tokens)
+    if manifest is None or manifest.recipe_hash != job.hash:
         return None
-    is_met = manifest.n_tokens >= manifest.target_tokens and manifest.recipe_hash == job.hash
-    return Outcome(manifest, True, {}, 0, Usage(), 0, Usage()) if is_met else None
+    return Outcome(manifest, True, {}, 0, Usage(), 0, Usage())
+
+
+def _whole(run_dir: RunDir, n_tokens: int) -> Manifest | None:
+    """The manifest of a stage that was made for so many tokens and holds them."""
+    manifest = shards.read_manifest(run_dir)
+    if manifest is None or (manifest.state, manifest.target_tokens) != ("complete", n_tokens):
+        return None
+    return manifest if manifest.n_tokens >= n_tokens else None
 
 
 def _combined(outcomes: Mapping[str, Outcome], n_stages: int, samples: Sequence[Cost] = ()) -> Outcome:

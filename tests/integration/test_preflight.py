@@ -222,6 +222,19 @@ def test_a_later_stage_is_looked_at_before_the_first_is_paid(tmp_path: Path) -> 
         assert not server.asked
 
 
+def test_a_stage_that_is_whole_is_not_looked_at(tmp_path: Path) -> None:
+    stages = {"notes": {"share": 1, "mix": {"note": 1}}, "memos": {"share": 1, "mix": {"memo": 1}}}
+    recipe = staging.recipe(tmp_path, stages, tokens=600)
+    with serving() as server:
+        server.models = [{"id": "m"}]
+        given: dict[str, Any] = {"provider": "openai", "model": "m", "provider_settings": {"base_url": server.url}}
+        assert api.run(recipe, tmp_path / "out", **given).finished
+    again = api.run(recipe, tmp_path / "out", **given)
+    assert again.finished and again.n_requests == 0
+    with pytest.raises(Unavailable):
+        api.run(recipe, tmp_path / "out", **given, tokens=1_200)
+
+
 def test_a_stage_whose_rows_are_not_made_is_looked_at_too(tmp_path: Path) -> None:
     # `answered` looks into its rows for every prompt: none is known before there are any.
     chat = {"share": 1, "mix": {"answered": 1}, "sources": {"answered": "stage:talk"}}
