@@ -27,12 +27,17 @@ def run_to_end(coroutine: Coroutine[Any, Any, Result]) -> Result:
             return pool.submit(asyncio.run, coroutine).result()
 
 
+# What each of the runs that last found: whichever of them ends last puts back what was before the first.
+_before: list[tuple[int, int, int]] = []
+
+
 @contextmanager
 def _collecting_rarely() -> Generator[None]:
     """While a run lasts: the rest of the process is the caller's."""
-    before = gc.get_threshold()
-    gc.set_threshold(max(COLLECT_EVERY, before[0]) if before[0] else 0, *before[1:])
+    now = gc.get_threshold()
+    _before.append(now)
+    gc.set_threshold(max(COLLECT_EVERY, now[0]) if now[0] else 0, *now[1:])
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.set_threshold(*_before.pop())

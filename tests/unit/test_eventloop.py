@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -46,3 +48,20 @@ def test_collections_are_rare_while_it_runs_and_as_before_afterwards() -> None:
         assert run_to_end(threshold()) == 0, "a caller who collects by hand is left to it"
     finally:
         gc.set_threshold(*before)
+
+
+def test_of_two_runs_in_one_process_the_last_restores_what_was_before() -> None:
+    before, first_ends, second_begun = gc.get_threshold(), threading.Event(), threading.Event()
+
+    async def second() -> int:
+        second_begun.set()
+        await asyncio.to_thread(first_ends.wait)
+        return gc.get_threshold()[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run_to_end, asyncio.to_thread(second_begun.wait))
+        other = pool.submit(run_to_end, second())
+        first.result()
+        first_ends.set()
+        assert other.result() == COLLECT_EVERY
+    assert gc.get_threshold() == before
