@@ -15,7 +15,7 @@ from sdf.providers.addresses import base_url
 from sdf.providers.anthropic.caching import TTLS
 from sdf.providers.endpoints import checked, seconds, truth, whole
 from sdf.providers.offline import Settings as Offline
-from sdf.providers.vllm.arguments import PREFIX, gpus_per_engine, split
+from sdf.providers.vllm.arguments import PREFIX, gpus_per_engine, split, template_kwargs
 from sdf.providers.vllm.arguments import SETTINGS as VLLM
 
 # The defaults. `base_url` is always passed on, so that no environment variable sends the key elsewhere.
@@ -127,6 +127,7 @@ def openai(settings: Mapping[str, str]) -> Hosted:
 def _vllm(settings: Mapping[str, str]) -> None:
     own, _ = split(settings)
     seconds("vllm", "stall_timeout", own["stall_timeout"])
+    template_kwargs(own)
     gpus_per_engine(settings, has_gpus=True)
 
 

@@ -76,6 +76,7 @@ def test_the_error_stays_the_same_but_for_its_words(error: SdfError) -> None:
         ({"provider": "anthropic-batch", "provider_settings": {"poll": "0"}}, "poll is '0'"),
         ({"provider": "anthropic-batch", "provider_settings": {"timeout": "0"}}, "timeout is '0'"),
         ({"provider": "vllm", "provider_settings": {"stall_timeout": "x"}}, "stall_timeout is 'x'"),
+        ({"provider": "vllm", "provider_settings": {"chat_template_kwargs": "[1]"}}, "write a JSON object"),
         ({"provider": "vllm", "provider_settings": {"tensor_parallel_size": "x"}}, "tensor_parallel_size is 'x'"),
         ({"provider_settings": {"nobody.base_url": "x"}}, "'nobody.base_url': no role 'nobody'; known: write"),
         ({"provider_settings": {"jugde.base_url": "x"}}, "no role 'jugde'; did you mean 'judge'"),

@@ -87,6 +87,16 @@ def _check_argument(name: str, value: str, settings: Mapping[str, str]) -> None:
         )
 
 
+def template_kwargs(own: Mapping[str, str]) -> dict[str, Any]:
+    """What the chat template is told besides. RecipeError for what is no JSON object."""
+    name = "chat_template_kwargs"
+    with contextlib.suppress(ValueError):
+        found = json.loads(own[name])
+        if isinstance(found, dict):
+            return found
+    raise RecipeError(f'provider {NAME}: {name} is {own[name]!r}; write a JSON object, as {{"enable_thinking": false}}')
+
+
 def gpus_per_engine(settings: Mapping[str, str], *, has_gpus: bool) -> int:
     """GPUs that each engine takes. RecipeError for a number that is none."""
     own, written = split(settings)

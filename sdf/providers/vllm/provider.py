@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import importlib.util
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,7 @@ from sdf.errors import RecipeError
 from sdf.providers.endpoints import seconds
 from sdf.providers.pace import SILENT
 from sdf.providers.served import Served
-from sdf.providers.vllm.arguments import NAME, split
+from sdf.providers.vllm.arguments import NAME, split, template_kwargs
 from sdf.providers.vllm.engine import Engine
 from sdf.providers.vllm.process import Guarded
 from sdf.providers.vllm.start import config_of, started, tool_parser
@@ -38,7 +37,7 @@ class Vllm:
         own, self._written = split(settings)
         self._patience = seconds(NAME, "stall_timeout", own["stall_timeout"])
         self._tool_parser = own["tool_parser"]
-        self._template = _object("chat_template_kwargs", own["chat_template_kwargs"])
+        self._template = template_kwargs(own)
         self._engine: asyncio.Task[Engine] | None = None
         self._model: str | None = None
 
@@ -88,11 +87,3 @@ class Vllm:
 
     def _parser(self) -> Any:
         return tool_parser(self._tool_parser) if self._tool_parser else None
-
-
-def _object(name: str, text: str) -> dict[str, Any]:
-    with contextlib.suppress(ValueError):
-        found = json.loads(text)
-        if isinstance(found, dict):
-            return found
-    raise RecipeError(f'provider {NAME}: {name} is {text!r}; write a JSON object, as {{"enable_thinking": false}}')
