@@ -313,7 +313,8 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
     """
     given = overrides | {"ray": "none", "workers": 1}
     stages = staged.load_stages(recipe, given)
-    job = staged.job_with(stages, genre) if stages else load_job(recipe, given)
+    stage = staged.stage_with(stages, genre) if stages else None
+    job = load_job(recipe, given) if stage is None else staged.compile_stage(stage)
     known = [each.key for each in job.genres]
     if genre not in known:
         raise RecipeError(f"--genre {genre!r} is not in the mix of {job.recipe.name}{near(genre, known)}")
@@ -324,6 +325,10 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
         )
     with tempfile.TemporaryDirectory() as scratch:
         run_dir = RunDir(out if out is not None else scratch)
+        if stage is None:
+            _check_unstaged(run_dir, job)
+        else:
+            job, run_dir = staged.previewed(stage, stages, run_dir)
         terms = terms_of(job, Plan(job))
         wanted = tuple(_first_briefs(each, n if each.genre == genre else 0) for each in terms.sequences)
         first = replace(terms, sequences=wanted, target_tokens=ALL)

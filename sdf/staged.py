@@ -290,8 +290,8 @@ def _excluded(exclude: Sequence[str], job: Job) -> list[str]:
     return [part for part in parts if not part.startswith("genre=") or part.removeprefix("genre=") in genres]
 
 
-def job_with(stages: Sequence[Stage], genre: str) -> Job:
-    """The job of the stage whose mix has the genre. RecipeError when none has, or when it reads what is not made."""
+def stage_with(stages: Sequence[Stage], genre: str) -> Stage:
+    """The stage whose mix has the genre. RecipeError when none has, or when it reads what is not made."""
     mixes = [key for stage in stages for key in stage.recipe.mix]
     stage = next((each for each in stages if genre in each.recipe.mix), None)
     if stage is None:
@@ -301,7 +301,14 @@ def job_with(stages: Sequence[Stage], genre: str) -> Job:
             f"--genre {genre}: its stage {stage.name} reads {', '.join(stage.reads.values())}, which is not made "
             "yet; make a recipe of this stage alone, with the rows it reads as its source"
         )
-    return compile_stage(stage)
+    return stage
+
+
+def previewed(stage: Stage, stages: Sequence[Stage], out: RunDir) -> tuple[Job, RunDir]:
+    """The job of a stage that is not made, and where its first briefs are asked, for its run to find them."""
+    keep(out, stages)
+    run_dir = stage.sampled_in(out) if stage.needs else stage.inside(out)
+    return replace(compile_stage(stage), cap_with=beside(run_dir, out, stages)), run_dir
 
 
 def stage_of(out: RunDir, stages: Sequence[Kept], id: str) -> RunDir:

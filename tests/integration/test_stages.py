@@ -263,3 +263,24 @@ def test_what_takes_one_corpus_names_the_stages_instead(made: tuple[str, Path]) 
     for command in (["audit"], ["export", "--to", "jsonl", "--out", "elsewhere"]):
         found = CliRunner().invoke(app, [command[0], str(made[1]), *command[1:]])
         assert found.exit_code == 1 and "made in stages" in found.stderr and "stages.json" in found.stderr
+
+
+def test_what_a_preview_keeps_of_a_stage_is_found_by_its_run(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path, tokens=2_000), tmp_path / "out"
+    seen = api.preview(source, "note", 2, out=out)
+    assert len(seen) == 2 and (out / "1-documents" / "recipe.json").exists()
+    with pytest.raises(RecipeChanged, match="was made in stages"):
+        api.preview("quickstart", "blog_post", 1, out=out)
+    after, whole = api.run(source, out), api.run(source, tmp_path / "whole")
+    assert after.finished and hashes(out) == hashes(tmp_path / "whole")
+    assert after.stages["documents"].n_requests < whole.stages["documents"].n_requests
+
+
+def test_a_preview_of_a_stage_whose_principles_are_not_made_is_beside_it(tmp_path: Path) -> None:
+    stages = {
+        "bank": {"share": 1, "mix": {"bank": 1}},
+        "memos": {"share": 1, "mix": {"memo": 1}},
+    }
+    source, out = recipe(tmp_path, stages, tokens=2_000, principles="stage:bank"), tmp_path / "out"
+    api.preview(source, "memo", 1, out=out)
+    assert api.run(source, out).finished
