@@ -350,7 +350,7 @@ def status(directory: Path_) -> Status:
     run_dir = RunDir(directory)
     if stages := staged.kept(run_dir):
         begun = [status_of(each.run_dir, job_of(each.run_dir)) for each in staged.made(stages)]
-        return staged.status_of_stages(run_dir, begun, len(stages))
+        return staged.status_of_stages(run_dir, begun, stages)
     return status_of(run_dir, job_of(run_dir))
 
 

@@ -14,7 +14,7 @@ from sdf import shards
 from sdf.directory import STAGES, job_of
 from sdf.errors import RecipeError, StorageError, UsageError
 from sdf.frontmatter import near
-from sdf.grants.spent import Cost, cost_of, together
+from sdf.grants.spent import Cost, cost_of, together, total
 from sdf.job import Job, compile_job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import ALL, Manifest
@@ -197,7 +197,10 @@ def made(stages: Sequence[Kept]) -> list[Kept]:
     return [stage for stage in stages if stage.run_dir.exists(RunDir.recipe)]
 
 
-def status_of_stages(out: RunDir, every: Sequence[Status], n_stages: int) -> Status:
+def status_of_stages(out: RunDir, every: Sequence[Status], stages: Sequence[Kept]) -> Status:
+    """`every` are those of the stages begun; what a forecast paid beside them counts in the cost."""
+    n_stages, beside_them = len(stages), [each.sampled for each in stages if each.sampled.exists(RunDir.recipe)]
+    costs = [cost_of(job_of(each), each, read_ledger(each)) for each in beside_them]
     states = {each.state for each in every}
     is_whole = states == {"complete"} and len(every) == n_stages
     return Status(
@@ -217,6 +220,7 @@ def status_of_stages(out: RunDir, every: Sequence[Status], n_stages: int) -> Sta
         usage=_usage(every),
         rebilled=sum((each.rebilled for each in every), Usage()),
         stages=tuple(every),
+        cost=total([*costs, *(each.cost for each in every if each.cost is not None)]),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sdf.grants.treasury import outstanding
 from sdf.job import Job
@@ -55,17 +55,23 @@ def cost_line(cost: Cost) -> str:
 
 def together(costs: Sequence[Cost]) -> Cost | None:
     """Of corpora made one after another; where a cap binds them, the last knows what all have cost."""
+    whole = total(costs)
+    if whole is None or whole.cap is None:
+        return whole
+    return replace(whole, spent=costs[-1].spent, presumed=costs[-1].presumed, unpriced=costs[-1].unpriced)
+
+
+def total(costs: Sequence[Cost]) -> Cost | None:
+    """Of directories that tell each of itself alone."""
     if not costs:
         return None
-    last = costs[-1]
-    parts = [last] if last.cap is not None else costs
     return Cost(
-        spent=math.fsum(each.spent for each in parts),
-        presumed=math.fsum(each.presumed for each in parts),
+        spent=math.fsum(each.spent for each in costs),
+        presumed=math.fsum(each.presumed for each in costs),
         here=math.fsum(each.here for each in costs),
         n_unpriced=sum(each.n_unpriced for each in costs),
-        cap=last.cap,
-        unpriced=tuple(dict.fromkeys(model for each in parts for model in each.unpriced)),
+        cap=costs[-1].cap,
+        unpriced=tuple(dict.fromkeys(model for each in costs for model in each.unpriced)),
     )
 
 

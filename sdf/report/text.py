@@ -122,7 +122,8 @@ def status_text(status: Status) -> str:
         share = status.n_tokens / max(1, status.target_tokens)
         held = f"{status.n_tokens:,} of {status.target_tokens:,} tokens ({percent(share)}) of the stages begun"
         rows: list[Row] = [("directory", status.directory), ("stages", status.recipe), ("state", status.state)]
-        return "\n\n".join([table([*rows, ("committed", held)]), *map(status_text, status.stages)])
+        rows += [("committed", held), *_cost_row(status)]
+        return "\n\n".join([table(rows), *map(status_text, status.stages)])
     facts: list[Row] = [
         ("directory", status.directory),
         ("recipe", status.recipe),
@@ -138,8 +139,7 @@ def status_text(status: Status) -> str:
         facts.append(("re-billed", _usage_text(status.rebilled) + again))
     if (cached := cache_line(sum(status.usage.values(), Usage()))) is not None:
         facts.append(("cache", cached))
-    if status.cost is not None and status.cost.is_worth_saying:
-        facts.append(("cost", cost_line(status.cost)))
+    facts += _cost_row(status)
     facts += [("damaged", f"{path}; `sdf run` makes what it held again") for path in status.damaged]
     genres: list[Row] = [("genre", "share", "tokens", "target", "documents", "settled")]
     genres += [
@@ -147,6 +147,12 @@ def status_text(status: Status) -> str:
         for each in status.genres
     ]
     return f"{table(facts)}\n\n{table(genres)}"
+
+
+def _cost_row(status: Status) -> list[Row]:
+    if status.cost is None or not status.cost.is_worth_saying:
+        return []
+    return [("cost", cost_line(status.cost))]
 
 
 def _committed(status: Status) -> str:

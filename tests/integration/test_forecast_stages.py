@@ -17,6 +17,7 @@ from sdf import api, worker
 from sdf.cli import app
 from sdf.errors import BudgetExhausted, RecipeChanged
 from sdf.forecast import kept
+from sdf.grants.spent import cost_line
 from sdf.ledger import read_answers, read_ledger
 from sdf.records import Usage
 from sdf.storage import RunDir
@@ -284,3 +285,15 @@ def test_what_was_sampled_is_reused_elsewhere_too(tmp_path: Path) -> None:
         place = "forecast/sampled/2-chat" if name == "2-chat" else name
         sampled = keys(tmp_path / "out" / place)
         assert sampled and not sampled & paid(tmp_path / "elsewhere" / name)
+
+
+def test_status_tells_what_all_has_cost_samples_included(tmp_path: Path) -> None:
+    source, out = recipe(tmp_path, STAGES, tokens=1_000), tmp_path / "out"
+    with serving() as server:
+        api.forecast(source, 2, out, **asking(server), max_cost=5.0)
+        run = api.run(source, out, **asking(server), max_cost=5.0)
+    found = api.status(out).cost
+    assert run.cost is not None and found is not None
+    assert (found.spent, found.cap) == (pytest.approx(run.cost.spent), 5.0)
+    head, *_ = CliRunner().invoke(app, ["status", str(out)]).stdout.split("\n\n")
+    assert head.endswith(f"cost       {cost_line(run.cost)}")
