@@ -130,8 +130,8 @@ class Meter:
         if reason is None and self._job.evaluations:
             texts = all_texts(packed.genre, packed.columns)
             reason = self._decontaminator.reason(texts, signature if texts == [packed.compared] else None)
-        signed = b"" if signature is None else signature.astype("<u4").tobytes()
-        return Measures(self.basis(draft.brief.genre), n_tokens, reason, signed)
+        kept = b"" if signature is None else signature.astype("<u4").tobytes()
+        return Measures(self.basis(draft.brief.genre), n_tokens, reason, kept)
 
     def _packed(self, draft: Draft) -> _Packed | None:
         """None where a template cannot be filled in with what the models answered."""
