@@ -83,9 +83,16 @@ def seconds(provider: str, name: str, value: str, most: float = MAX_SECONDS) -> 
 
 
 def whole(provider: str, name: str, value: str, most: int) -> int:
-    if not (value.isascii() and value.isdigit() and 1 <= int(value) <= most):
-        raise RecipeError(f"provider {provider}: {name} is {value!r}; write a whole number from 1 to {most:,}")
+    if not (is_count(value) and 1 <= int(value) <= most):
+        raise RecipeError(
+            f"provider {provider}: {name} is {said(value, None)!r}; write a whole number from 1 to {most:,}"
+        )
     return int(value)
+
+
+def is_count(text: str) -> bool:
+    """Whether it is a whole number of which there can be so many: `int` refuses those of thousands of digits."""
+    return re.fullmatch(r"[0-9]{1,12}", text) is not None
 
 
 def truth(provider: str, name: str, value: str) -> bool:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from sdf.errors import RecipeError
 from sdf.frontmatter import near
-from sdf.providers.endpoints import checked
+from sdf.providers.endpoints import checked, is_count, said
 from sdf.recipe import is_secret
 
 NAME = "vllm"
@@ -90,11 +90,14 @@ def _check_argument(name: str, value: str, settings: Mapping[str, str]) -> None:
 def template_kwargs(own: Mapping[str, str]) -> dict[str, Any]:
     """What the chat template is told besides. RecipeError for what is no JSON object."""
     name = "chat_template_kwargs"
-    with contextlib.suppress(ValueError):
+    # RecursionError: nested too deeply.
+    with contextlib.suppress(ValueError, RecursionError):
         found = json.loads(own[name])
         if isinstance(found, dict):
             return found
-    raise RecipeError(f'provider {NAME}: {name} is {own[name]!r}; write a JSON object, as {{"enable_thinking": false}}')
+    raise RecipeError(
+        f'provider {NAME}: {name} is {said(own[name], None)!r}; write a JSON object, as {{"enable_thinking": false}}'
+    )
 
 
 def gpus_per_engine(settings: Mapping[str, str], *, has_gpus: bool) -> int:
@@ -110,8 +113,8 @@ def _n_needed(written: Mapping[str, str]) -> int:
 
 
 def _count(name: str, text: str, *, lowest: int) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) >= lowest):
-        raise RecipeError(f"provider {NAME}: {name} is {text!r}; write a whole number from {lowest} on")
+    if not (is_count(text) and int(text) >= lowest):
+        raise RecipeError(f"provider {NAME}: {name} is {said(text, None)!r}; write a whole number from {lowest} on")
     return int(text)
 
 
