@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sdf.genres import Genre, Step
@@ -123,7 +124,7 @@ def status_text(status: Status) -> str:
         held = f"{status.n_tokens:,} of {status.target_tokens:,} tokens ({percent(share)}) of the stages begun"
         rows: list[Row] = [("directory", status.directory), ("stages", status.recipe), ("state", status.state)]
         rows += [("committed", held), *_cost_row(status)]
-        return "\n\n".join([table(rows), *map(status_text, status.stages)])
+        return "\n\n".join([table(rows), *(status_text(_without_cap(each)) for each in status.stages)])
     facts: list[Row] = [
         ("directory", status.directory),
         ("recipe", status.recipe),
@@ -147,6 +148,11 @@ def status_text(status: Status) -> str:
         for each in status.genres
     ]
     return f"{table(facts)}\n\n{table(genres)}"
+
+
+def _without_cap(stage: Status) -> Status:
+    """One cap binds all stages together."""
+    return stage if stage.cost is None else replace(stage, cost=replace(stage.cost, cap=None))
 
 
 def _cost_row(status: Status) -> list[Row]:

@@ -295,5 +295,6 @@ def test_status_tells_what_all_has_cost_samples_included(tmp_path: Path) -> None
     found = api.status(out).cost
     assert run.cost is not None and found is not None
     assert (found.spent, found.cap) == (pytest.approx(run.cost.spent), 5.0)
-    head, *_ = CliRunner().invoke(app, ["status", str(out)]).stdout.split("\n\n")
+    head, *parts = CliRunner().invoke(app, ["status", str(out)]).stdout.split("\n\n")
     assert head.endswith(f"cost       {cost_line(run.cost)}")
+    assert "spent" in "".join(parts) and "of $5.00" not in "".join(parts), "one cap binds all together"

@@ -103,7 +103,7 @@ def test_a_bad_override_is_blamed_on_the_command_line(tmp_path: Path) -> None:
 
 
 def test_unknown_names_come_with_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="unknown recipe 'quickstrat'.*; did you mean 'quickstart'"):
+    with pytest.raises(RecipeError, match=r"unknown recipe 'quickstrat'.*; did you mean 'quickstart'"):
         load("quickstrat", {})
     with pytest.raises(RecipeError, match=r"nowhere\.yaml: cannot be read"):
         load(str(tmp_path / "nowhere.yaml"), {})
