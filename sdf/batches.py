@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from sdf import providers
 from sdf.errors import RecipeError, UsageError
 from sdf.job import Job
-from sdf.ledger import read_ledger
+from sdf.ledger import KeyIndex, read_ledger
 from sdf.providers import Batched
 from sdf.providers.batch_log import BATCHES, BatchLog, Cancellation, Sent, UnderWay
 from sdf.storage import RunDir
@@ -26,8 +26,8 @@ class UnderWays:
         self._said: set[str] = set()
         self._came: set[str] = set()
 
-    def hear(self, worker: str, under_way: Iterable[UnderWay]) -> None:
-        """A worker's newest word; nothing, when it is gone."""
+    def hear(self, worker: str, under_way: Iterable[UnderWay], *, is_ending: bool = False) -> None:
+        """A worker's newest word; nothing, when it is gone. One that is ending waits no longer for what goes on."""
         before = {each.batch for each in self.all if each.batch is not None}
         self._by_worker[worker] = tuple(under_way)
         now = {each.batch: each.n_requests for each in self.all if each.batch is not None}
@@ -35,6 +35,8 @@ class UnderWays:
             if batch not in self._said:
                 self._said.add(batch)
                 log.info("%s is under way: %s requests", batch, f"{n_requests:,}")
+        if is_ending:
+            return
         for batch in sorted(before - now.keys() - self._came):
             self._came.add(batch)
             log.info("%s has ended, and is collected", batch)
@@ -73,17 +75,22 @@ def submitting(run_dirs: Sequence[RunDir]) -> list[RunDir]:
     return [each for each in run_dirs if each.children(BATCHES)] or list(run_dirs)
 
 
+def uncollected(run_dir: RunDir, keys: KeyIndex) -> tuple[UnderWay, ...]:
+    """Batches on record with requests that no answer of the ledger (`keys`) belongs to, the oldest first."""
+    left = [(sent, sum(keys.find(key) is None for key in sent.ids)) for sent in BatchLog(run_dir, "look").known()]
+    return tuple(UnderWay(sent.name, sent.batch, n, sent.at) for sent, n in left if n)
+
+
 def check_collected(job: Job, run_dir: RunDir) -> None:
     """A batch is never abandoned to online calls. RecipeError when answers wait at the API that the job, which asks
     for no batches, would pay for again."""
     if is_batched(job) or not run_dir.children(BATCHES):
         return
-    keys = read_ledger(run_dir).keys
-    left = [(sent, sum(keys.find(key) is None for key in sent.ids)) for sent in BatchLog(run_dir, "check").known()]
-    n_requests, n_batches = sum(n for _, n in left), sum(n > 0 for _, n in left)
-    if n_requests:
+    left = uncollected(run_dir, read_ledger(run_dir).keys)
+    if left:
+        n_requests = sum(each.n_requests for each in left)
         raise RecipeError(
-            f"{run_dir.root}: {n_requests:,} requests in {n_batches} batches were submitted and not collected; "
+            f"{run_dir.root}: {n_requests:,} requests in {len(left)} batches were submitted and not collected; "
             "provider anthropic-batch collects them. To have them asked, and paid for, anew: `sdf cancel "
             f"{run_dir.root}`, then delete {run_dir.root}/{BATCHES}"
         )

@@ -140,7 +140,7 @@ class Run:
                 await self._drain(name, hand)
             except WorkerLost as error:
                 self._hands.pop(name, None)
-                self._batches.hear(name, ())
+                self._batches.hear(name, (), is_ending=True)
                 self._spending.lose(name)
                 await self._recover(name, given, error)
             except SdfError as error:
@@ -189,7 +189,7 @@ class Run:
 
     def _hear(self, name: str, batch: Batch) -> None:
         self._paid[name] = (batch.n_requests, batch.usage)
-        self._batches.hear(name, batch.under_way)
+        self._batches.hear(name, batch.under_way, is_ending=self.stop.requested or batch.error is not None)
         error = self._spending.hear(name, batch.account, batch.lanes)
         # What stops the run already is the reason for what waits.
         if error is not None and not self.stop.requested:

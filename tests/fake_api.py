@@ -67,7 +67,7 @@ def first_of(fault: str, every: int = 3) -> Script:
 @dataclass
 class FakeAPI:
     """`fault` names what befalls a request (see `_FAULTS`); `shape` changes what the model answers: "refusal", "empty",
-    "length", "tool_use" or None, and must depend on the request alone."""
+    "length", "tool_use", "no_usage" or None, and must depend on the request alone."""
 
     fault: Script = never
     shape: Script = never
@@ -89,7 +89,8 @@ class FakeAPI:
         self.billed[asked.name] += 1
         message = PROTOCOLS[asked.path](asked, answer, self.shape(asked))
         self.bills.append((asked.body["model"], taken(message["usage"])))
-        return message
+        # Billed all the same, and not told.
+        return {**message, "usage": None} if self.shape(asked) == "no_usage" else message
 
     def billed_usd(self, tariff: Tariff) -> float:
         return sum(tariff.cost(usage) or 0.0 for _, usage in self.bills)

@@ -125,10 +125,13 @@ def _forecast(recipe: str, n: int, out: str | None, tokens_per_second: float | N
     if out is None:
         raise typer.BadParameter("a forecast writes documents; name the directory of the run", param_hint="--out")
     stop = api.Stop()
-    with leaving(out) as last, signals(stop, last):
+    with leaving(out) as last, signals(stop, last) as caught:
         report = api.forecast(
             recipe, n, out, tokens_per_second=tokens_per_second, stop=stop, on_progress=last.tell, say=say, **overrides
         )
+    if caught:
+        text = "stopped before it was whole; what was written is kept, and the same command goes on"
+        return Result(report, text, EXIT_SIGNAL + caught[0])
     return Result(report, forecast_text(report))
 
 

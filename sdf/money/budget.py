@@ -175,10 +175,16 @@ class Till:
 
     def paid(self, request: Request, worst: float, usage: Usage) -> None:
         """The attempt was answered."""
-        self.purse.settle(worst, self.tariff.cost(usage))
+        self.purse.settle(worst, self.cost(request, usage))
         n_input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
         if n_input:
             self._most[request.prefix.hash] = min(self._most_of_prefix(request), n_input)
+
+    def cost(self, request: Request, usage: Usage) -> float | None:
+        """Dollars of an answer. One that tells no usage counts in full: what nobody knows must not pass under a cap."""
+        if usage == Usage() and self.tariff.price is not None:
+            return self.worst(request)
+        return self.tariff.cost(usage)
 
     def refused(self, worst: float) -> None:
         """The attempt was never taken up: nothing is billed."""

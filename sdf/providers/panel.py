@@ -84,7 +84,7 @@ class Panel:
 
     def cost(self, request: Request, usage: Usage) -> float | None:
         """Dollars of an answer to the request; None where its price is not known."""
-        return self._seats[request.seat].till.tariff.cost(usage)
+        return self._seats[request.seat].till.cost(request, usage)
 
     def reports(self) -> dict[str, LaneReport]:
         """A word on each lane. Every worker of a job gives its lanes the same names."""

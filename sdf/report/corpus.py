@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from sdf.batches import uncollected
 from sdf.errors import DamagedError
 from sdf.grants.spent import Cost, cost_of
 from sdf.job import Job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import ALL, Manifest, Shard
 from sdf.parquet import open_parquet
+from sdf.providers.batch_log import UnderWay
 from sdf.records import Usage
 from sdf.report.trace import StepTrace, Trace, trace_of
 from sdf.shards import read_manifest, read_rejections
@@ -63,7 +65,7 @@ class Status:
 
     `uncommitted` briefs are settled but neither in a shard nor rejected yet; `holder` is who writes the directory;
     `damaged` are ledger files whose content is lost; `rebilled` was paid more than once for one request, and came to
-    `rebilled_usd` dollars.
+    `rebilled_usd` dollars; `uncollected` are batches left at the API.
     """
 
     directory: str
@@ -84,6 +86,7 @@ class Status:
     stages: tuple[Status, ...] = ()
     cost: Cost | None = None
     rebilled_usd: float = 0.0
+    uncollected: tuple[UnderWay, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ def status_of(run_dir: RunDir, job: Job) -> Status:
         rebilled=view.rebilled,
         cost=cost_of(job, run_dir, view),
         rebilled_usd=view.rebilled_usd,
+        uncollected=uncollected(run_dir, view.keys) if run_dir.children(RunDir.batches) else (),
     )
 
 

@@ -141,6 +141,10 @@ def status_text(status: Status) -> str:
     if (cached := cache_line(sum(status.usage.values(), Usage()))) is not None:
         facts.append(("cache", cached))
     facts += _cost_row(status)
+    facts += [
+        ("batch", f"{each.batch or each.name}: {each.n_requests:,} requests not collected; `sdf run` collects them")
+        for each in status.uncollected
+    ]
     facts += [("damaged", f"{path}; `sdf run` makes what it held again") for path in status.damaged]
     genres: list[Row] = [("genre", "share", "tokens", "target", "documents", "settled")]
     genres += [
@@ -158,7 +162,7 @@ def _without_cap(stage: Status) -> Status:
 def _cost_row(status: Status) -> list[Row]:
     if status.cost is None or not status.cost.is_worth_saying:
         return []
-    return [("cost", cost_line(status.cost))]
+    return [("cost", cost_line(status.cost).removeprefix("cost "))]
 
 
 def _committed(status: Status) -> str:

@@ -251,3 +251,21 @@ def test_what_was_bought_before_there_was_a_cap_counts_against_it(oracle: tuple[
         with pytest.raises(BudgetExhausted):
             quiet.make(tmp_path / "out", tokens=4_000, max_cost=billed(quiet) + 0.01)
         assert len(quiet.server.bills) == n_before
+
+
+def test_a_server_that_tells_no_usage_is_held_to_the_worst(tmp_path: Path) -> None:
+    """Its answers count in full: a cap that took them for free would be none."""
+    with shop(tmp_path, "openai") as silent:
+        silent.server.shape = lambda _: "no_usage"
+        with pytest.raises(BudgetExhausted):
+            silent.make(tmp_path / "out", max_cost=4 * TIGHT)
+        n_asked = len(silent.server.asked)
+        cost = api.status(tmp_path / "out").cost
+        assert (
+            cost is not None
+            and TIGHT < cost.spent <= 4 * TIGHT
+            and proved(tmp_path / "out") == pytest.approx(cost.spent)
+        )
+        with pytest.raises(BudgetExhausted):
+            silent.make(tmp_path / "out", max_cost=4 * TIGHT)
+        assert len(silent.server.asked) == n_asked < 12

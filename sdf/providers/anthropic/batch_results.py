@@ -122,6 +122,9 @@ class Results:
             return {}
         if state.counts.get("canceled"):
             log.warning("%s was canceled: what it did not answer goes out again", batch)
+        for kind, what in (("expired", "expired unanswered, which is not billed"), ("errored", "ended in an error")):
+            if n := state.counts.get(kind):
+                log.warning("%s: %s of its requests %s; what can be asked again goes out again", batch, f"{n:,}", what)
         return await self._api.results(batch, lambda found: found.keys() >= set(sent.ids))
 
     async def _state(self, batch: str, sent: Sent) -> State:
