@@ -593,7 +593,7 @@ def test_each_attempt_is_paid_for_by_what_became_of_it() -> None:
         setup = Setup(script, till=till)
         assert texts(await setup.outcomes([1])) == ["answer 1"]
         assert purse.assumed == pytest.approx(1.0), "a hundred tokens of a cent: the lost attempt in full"
-        assert purse.spent == pytest.approx(1.0) and purse.reserved == 0, "and the answer took no tokens"
+        assert purse.spent == pytest.approx(2.0) and purse.reserved == 0, "and so does the answer, which tells no usage"
 
     play(test)
 
