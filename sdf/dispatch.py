@@ -49,6 +49,7 @@ class Dispatch:
             for key, genre in [(each.genre, plan.genres[each.genre])]
         }
         self._angles: dict[RoundKey, tuple[str | None, ...]] = {}
+        self._reasons: dict[RoundKey, str | None] = {}
         self._parked: dict[RoundKey, list[tuple[str, int]]] = defaultdict(list)
         self._rounds_ready: deque[RoundKey] = deque()
         self._rounds_ordered: set[RoundKey] = set()
@@ -72,6 +73,8 @@ class Dispatch:
         """Angles of a round: its briefs become ready, and so does the next round of its lane if one waits."""
         lane = receipt.key._replace(number=0)
         self._angles[receipt.key] = receipt.angles
+        if receipt.reason is not None:
+            self._reasons[receipt.key] = receipt.reason
         while lane._replace(number=self._n_known[lane]) in self._angles:
             self._n_known[lane] += 1
         for genre, index in self._parked.pop(receipt.key, []):
@@ -114,7 +117,7 @@ class Dispatch:
         indices = [front.ready.popleft() for _ in range(size)]
         while front.ready and front.ready[0] // front.n_twins == indices[-1] // front.n_twins:
             indices.append(front.ready.popleft())
-        return [BriefOrder(genre, index, self._angle(genre, index)) for index in indices if index not in front.settled]
+        return [self._order(genre, index) for index in indices if index not in front.settled]
 
     def _walk(self, limits: dict[str, int]) -> None:
         """Moves every frontier to its limit: what has its angle is ready, the rest is parked and its round ordered."""
@@ -146,9 +149,12 @@ class Dispatch:
             self._rounds_ordered.add(key)
             self._rounds_ready.append(key)
 
-    def _angle(self, genre: str, index: int) -> str | None:
+    def _order(self, genre: str, index: int) -> BriefOrder:
         place = self._plan.round_of(genre, index)
-        return None if place is None else self._angles[place[0]][place[1]]
+        if place is None:
+            return BriefOrder(genre, index)
+        angle = self._angles[place[0]][place[1]]
+        return BriefOrder(genre, index, angle, None if angle is not None else self._reasons.get(place[0]))
 
     def _taken(self, key: RoundKey) -> tuple[str, ...]:
         earlier = (self._angles[key._replace(number=number)] for number in range(key.number))

@@ -168,7 +168,7 @@ def _genre_forecast(plan: Plan, key: str, target: float | None, asked: Asked, co
     samples = [
         _sample(0 if receipt.reason else receipt.n_tokens, asked.answers.get(unit, ()), cost_of)
         for unit, receipt in receipts.items()
-        if receipt.reason != NO_ANGLE
+        if not (receipt.reason or "").startswith(NO_ANGLE)
     ]
     n_accepted, n_there = sum(each.n_tokens > 0 for each in samples), plan.n_briefs(key)
     wanted = ALL if target is None else round(target)

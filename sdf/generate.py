@@ -35,7 +35,7 @@ from sdf.records import (
 ROUND_ATTEMPTS = 3
 
 
-# Why a brief was not asked at all: its round found no angle for it.
+# How the reason begins of a brief that was not asked at all: its round found no angle for it.
 NO_ANGLE = "no_angle"
 
 CATEGORY = re.compile(r"[a-z][a-z_]{0,39}")
@@ -50,11 +50,12 @@ class Ask(Protocol):
 
 
 async def settle_brief(
-    composer: Composer, ask: Ask, genre: Genre, brief: Brief, angle: str | None
+    composer: Composer, ask: Ask, genre: Genre, brief: Brief, angle: str | None, why: str | None = None
 ) -> tuple[Settlement, Draft | None]:
-    """Asks the brief's steps in file order. The draft is present exactly when every step was usable."""
+    """Asks the brief's steps in file order. The draft is present exactly when every step was usable. `why` is what its
+    round says where it found no angle."""
     if genre.round_step is not None and angle is None:
-        return Settlement(brief.id, genre.key, brief.index, NO_ANGLE), None
+        return Settlement(brief.id, genre.key, brief.index, f"{NO_ANGLE}: {why}" if why else NO_ANGLE), None
     values: dict[str, Any] = {}
     used: list[StepAnswer] = []
     try:
@@ -125,7 +126,7 @@ async def settle_round(
     step = genre.round_step
     assert step is not None
     gate, found, used = Gate(taken), list[str](), list[StepAnswer]()
-    unit = round_id(composer.job.recipe.seed, key)
+    unit, reason = round_id(composer.job.recipe.seed, key), None
     for attempt in range(ROUND_ATTEMPTS):
         missing = step.n_items - len(found)
         if not missing:
@@ -134,13 +135,16 @@ async def settle_round(
         try:
             answer, bought, location = await _answered(composer, ask, request, unit, step.name)
         except RequestRejected:
+            reason = "failed"
             continue
         items = value(request.wants, answer)
         if isinstance(items, list):
             used.append(StepAnswer(step.name, bought, location))
             found += [item for item in items if isinstance(item, str) and gate.admit(item)][:missing]
+        else:
+            reason = unusable(request.wants, answer)
     empty: list[str | None] = [None] * (step.n_items - len(found))
-    return RoundSettlement(unit, key, (*found, *empty), tuple(used))
+    return RoundSettlement(unit, key, (*found, *empty), tuple(used), reason if empty else None)
 
 
 def round_id(seed: int, key: RoundKey) -> str:

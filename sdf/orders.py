@@ -15,11 +15,12 @@ from sdf.storage import RunDir
 
 @dataclass(frozen=True, slots=True)
 class BriefOrder:
-    """Settle a brief. `angle` None where its round found none."""
+    """Settle a brief. `angle` None where its round found none, `why` what the round says of that."""
 
     genre: str
     index: int
     angle: str | None = None
+    why: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

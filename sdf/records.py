@@ -268,12 +268,14 @@ class Settlement:
 
 @dataclass(frozen=True, slots=True)
 class RoundSettlement:
-    """How an angle round ended: one angle per place of the round, None where none was found."""
+    """How an angle round ended: one angle per place of the round, None where none was found. `reason` is why its last
+    answer without a list was one; None where every answer held one, if only of angles too much alike."""
 
     round: str
     key: RoundKey
     angles: tuple[str | None, ...]
     answers: tuple[StepAnswer, ...] = ()
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +307,7 @@ class RoundReceipt:
     location: Location
     angles: tuple[str | None, ...]
     round: str = ""
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

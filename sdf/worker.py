@@ -186,7 +186,9 @@ class Worker:
             genre, principle = self._plan.genres[order.key.genre], self._principles[order.key.principle]
             return await settle_round(self._composer, self._ask, genre, order.key, principle, order.taken), None
         brief = self._plan.brief(order.genre, order.index)
-        return await settle_brief(self._composer, self._ask, self._plan.genres[order.genre], brief, order.angle)
+        return await settle_brief(
+            self._composer, self._ask, self._plan.genres[order.genre], brief, order.angle, order.why
+        )
 
     async def _ask(self, request: Request, key: str, unit: str, step: str) -> tuple[Answer, Location]:
         """One purchase per key: twins that ask the same question wait for the same answer."""
@@ -287,7 +289,7 @@ class _Drained(Exception):  # noqa: N818  not a failure
 def _receipt(settlement: Settlement | RoundSettlement, location: Location) -> Receipt | RoundReceipt:
     if isinstance(settlement, Settlement):
         return receipt_of(settlement, location)
-    return RoundReceipt(settlement.key, location, settlement.angles)
+    return RoundReceipt(settlement.key, location, settlement.angles, reason=settlement.reason)
 
 
 async def _within(event: asyncio.Event, seconds: float) -> bool:

@@ -146,7 +146,7 @@ def _sidecar_row(entry: Entry) -> dict[str, Any]:
     answers = [{"step": used.step, "key": used.key, **used.location._asdict()} for used in entry.answers]
     if isinstance(entry, RoundSettlement):
         row = {"kind": "round", "id": entry.round, "angles": list(entry.angles), "answers": answers}
-        return row | entry.key._asdict()
+        return row | {"reason": entry.reason} | entry.key._asdict()
     return {
         "kind": "settlement",
         "id": entry.brief,
@@ -179,7 +179,7 @@ def settlement(row: Mapping[str, Any]) -> Settlement | RoundSettlement:
     used = tuple(StepAnswer(item["step"], item["key"], Location(item["part"], item["row"])) for item in row["answers"])
     if row["kind"] == "round":
         key = RoundKey(row["genre"], row["principle"], row["lane"], row["number"])
-        return RoundSettlement(row["id"], key, tuple(row["angles"]), used)
+        return RoundSettlement(row["id"], key, tuple(row["angles"]), used, row["reason"])
     measures = None
     if row["basis"] is not None:
         measures = Measures(row["basis"], row["n_tokens"], row["reject"], row["signature"])

@@ -210,10 +210,11 @@ def _receipts(sheet: Sheet, settled: Ints) -> list[Receipt]:
 
 
 def _rounds(sheet: Sheet, settled: Ints) -> list[RoundReceipt]:
-    settled, rows = _of_kind(sheet, "round", settled, ["id", "angles", *RoundKey._fields])
+    settled, rows = _of_kind(sheet, "round", settled, ["id", "angles", "reason", *RoundKey._fields])
     keys = [RoundKey(*key) for key in zip(*(rows[name].to_pylist() for name in RoundKey._fields), strict=True)]
     angles = map(tuple, rows["angles"].to_pylist())
-    return list(map(RoundReceipt, keys, _locations(sheet, settled), angles, rows["id"].to_pylist()))
+    ids, reasons = rows["id"].to_pylist(), _shared(rows["reason"])
+    return list(map(RoundReceipt, keys, _locations(sheet, settled), angles, ids, reasons))
 
 
 def _of_kind(sheet: Sheet, kind: str, settled: Ints, columns: list[str]) -> tuple[Ints, Table]:

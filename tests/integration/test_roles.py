@@ -90,6 +90,21 @@ def test_a_refusal_is_answered_by_the_fallback_and_the_row_says_so(tmp_path: Pat
         assert shard_hashes(tmp_path / "again") == shard_hashes(tmp_path / "with")
 
 
+def test_refusals_of_angles_are_counted_by_their_category(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, {"note": GENRES["note"]}, tokens=2_000)
+
+    def some(asked: Asked) -> str | None:
+        return "refusal" if asked.body["model"] == "finder" and asked.dice % 2 else None
+
+    with serving(shape=some) as server:
+        models = {"angle": "finder"}
+        given: dict[str, Any] = {"provider": "openai", "model": "m", "models": models}
+        make(recipe, tmp_path / "out", **given, provider_settings={"base_url": server.url})
+    rejected = api.status(tmp_path / "out").rejected
+    assert rejected.get("no_angle: refused (content_filter)", 0) > 0
+    assert api.verify(tmp_path / "out", replay=True).problems == ()
+
+
 def test_seats_of_one_provider_share_it_and_settings_of_a_role_part_them(tmp_path: Path) -> None:
     settings = {"base_url": "http://localhost:1", "judge.base_url": "http://localhost:2", "rewrite.timeout": "7"}
     recipe = make_job(tmp_path, provider="openai", model="m", provider_settings=settings).recipe

@@ -231,3 +231,16 @@ def test_a_recipe_of_few_cells_fills_an_engine(tmp_path: Path, n_cells: int, in_
     for key in rounds(dispatch.orders(10_000)):
         dispatch.learn(angles(key, 16))
     assert len(briefs(dispatch.orders(10_000))) >= in_flight
+
+
+def test_a_brief_without_an_angle_is_told_why(whole: Job) -> None:
+    dispatch = dispatch_of(whole, {"note": 1})
+    first, *_ = rounds(dispatch.orders(100))
+    dispatch.learn(replace(angles(first, missing=(1,)), reason="refused (policy)"))
+    told = [order for order in dispatch.orders(100) if isinstance(order, BriefOrder)]
+    assert [(order.angle is None, order.why) for order in told] == [
+        (False, None),
+        (True, "refused (policy)"),
+        (False, None),
+        (False, None),
+    ]

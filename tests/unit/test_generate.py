@@ -118,6 +118,10 @@ def test_a_brief_whose_round_found_no_angle_is_settled_unasked(job: Job) -> None
     settlement, draft, ask = settled(job, good, angle=None)
     assert (settlement.reason, draft, ask.steps) == ("no_angle", None, [])
     assert settled(job, lambda request, number: "A letter.", "letter", None)[0].reason is None
+    told = asyncio.run(
+        settle_brief(Composer(job), ask, Plan(job).genres["note"], Plan(job).brief("note", 0), None, "refused (policy)")
+    )
+    assert told[0].reason == "no_angle: refused (policy)" and ask.steps == []
 
 
 KEY = RoundKey("note", "saying-what-is-so", 0, 3)
@@ -141,6 +145,23 @@ def test_a_round_keeps_as_many_angles_as_it_has_places(job: Job) -> None:
     settlement, ask = found(job, lambda request, number: listed(*IDEAS))
     assert settlement.angles == IDEAS[:4] and len(ask.steps) == 1
     assert settlement.key == KEY and settlement.round == round_id(job.recipe.seed, KEY)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (refused("policy"), "refused (policy)"),
+        (Answer("1. Half a", "length", "a-model"), "truncated"),
+        ("", "empty"),
+        ("No list.", "unparsable list"),
+        (RequestRejected("400: too long"), "failed"),
+        (listed(IDEAS[0]), None),
+    ],
+)
+def test_a_round_with_empty_places_says_why(job: Job, bad: Answer | str | Exception, reason: str | None) -> None:
+    assert found(job, lambda request, number: bad)[0].reason == reason
+    whole, _ = found(job, lambda request, number: listed(*IDEAS) if number == 1 else bad)
+    assert None in whole.angles or whole.reason is None, "a round that is whole has nothing to explain"
 
 
 def test_what_resembles_the_taken_or_each_other_is_left_out_and_asked_for_again(job: Job) -> None:

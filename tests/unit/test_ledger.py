@@ -120,11 +120,11 @@ def test_a_round_brings_its_angles(run_dir: RunDir) -> None:
     writer = LedgerWriter(run_dir, 1, "w1")
     entry, key = an_answer("round"), RoundKey("blog_post", "honesty", 0, 2)
     settlement = RoundSettlement(
-        "r" * 32, key, ("a ferry", None), (StepAnswer("angle", entry.key, writer.append(entry)),)
+        "r" * 32, key, ("a ferry", None), (StepAnswer("angle", entry.key, writer.append(entry)),), "refused (policy)"
     )
     location = writer.settle(settlement)
     writer.flush()
-    assert read_ledger(run_dir).rounds == [RoundReceipt(key, location, ("a ferry", None), "r" * 32)]
+    assert read_ledger(run_dir).rounds == [RoundReceipt(key, location, ("a ferry", None), "r" * 32, "refused (policy)")]
     assert read_settlements(run_dir, [location]) == [settlement]
 
 
