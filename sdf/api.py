@@ -21,31 +21,31 @@ from pathlib import Path
 from typing import Any
 
 from sdf import audit as audits
-from sdf import batches, sampling, shards, staged, tokens
+from sdf import batches, sampling, shards, staged
 from sdf import forecast as forecasts
 from sdf import genres as genre_files
-from sdf.assemble import GenreTerms, Terms
+from sdf.assemble import GenreTerms
 from sdf.audit import Audit
 from sdf.batches import Canceled
-from sdf.crew import Crew, InProcess
-from sdf.directory import job_of, occupy
+from sdf.directory import job_of
 from sdf.errors import GenreError, RecipeChanged, RecipeError, StorageError, UsageError
 from sdf.eventloop import run_to_end
 from sdf.export import Exported, Wanted
 from sdf.export import export as export_corpus
-from sdf.failpoints import reach
 from sdf.frontmatter import near
 from sdf.genres import Genre
 from sdf.job import Job, load_job
+from sdf.launch import carry_out, findings, look_ahead, release
 from sdf.ledger import read_ledger
 from sdf.manifest import ALL
-from sdf.pipeline import Run, Stop
+from sdf.pipeline import Stop
 from sdf.plan import Plan
 from sdf.preflight import Finding
 from sdf.report.arms import arms
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
 from sdf.report.forecasts import Effort, ForecastReport, comparison, forecast_report, report_of_stages
 from sdf.report.plans import PlanReport, plan_report
+from sdf.report.stages import inspection_of_stages, status_of_stages
 from sdf.report.text import json_of
 from sdf.reuse.bill import bill
 from sdf.reuse.refold import refold
@@ -133,7 +133,7 @@ def _sampled(
         began = began or time.monotonic()
         on_progress(progress)
 
-    outcome = _carry_out(job, run_dir, reuse, stop, tell, say, first, commits=False)
+    outcome = carry_out(job, run_dir, reuse, stop, tell, say, first, commits=False)
     return Effort(n, outcome.n_requests, time.monotonic() - (began or 0.0))
 
 
@@ -180,7 +180,7 @@ def run(
     run_dir, halt, others = RunDir(out), stop or Stop(), staged.ledgers_of([RunDir(each) for each in reuse])
 
     def carry(job: Job, run_dir: RunDir, sampled: Sequence[RunDir] = ()) -> Outcome:
-        return _carry_out(job, run_dir, [*others, *sampled], halt, on_progress, say)
+        return carry_out(job, run_dir, [*others, *sampled], halt, on_progress, say)
 
     if job is None:
         _look_at_all(staged.unfinished(stages, run_dir), run_dir)
@@ -191,7 +191,7 @@ def run(
 
 def _look_at_all(stages: Sequence[Stage], run_dir: RunDir) -> None:
     """A later stage's model that is not there must not be found when the earlier ones are paid."""
-    _look_ahead(_findings([staged.compile_stage(stage) for stage in stages], run_dir), lambda _: None)
+    look_ahead(findings([staged.compile_stage(stage) for stage in stages], run_dir), lambda _: None)
 
 
 def _check_unstaged(run_dir: RunDir, job: Job) -> None:
@@ -199,88 +199,12 @@ def _check_unstaged(run_dir: RunDir, job: Job) -> None:
         raise RecipeChanged(f"{run_dir.root}: was made in stages, and {job.recipe.name} has none; give another --out")
 
 
-def _carry_out(
-    job: Job,
-    run_dir: RunDir,
-    reuse: Sequence[RunDir],
-    stop: Stop,
-    on_progress: Callable[[Progress], None],
-    say: Callable[[str], None],
-    terms: Terms | None = None,
-    commits: bool = True,
-) -> Outcome:
-    tokens.load(job.recipe.tokenizer)
-    whole = terms_of(job, Plan(job))
-    run_dir.check_usable()
-    _connect(job)
-    lease = Lease.take(run_dir, owner={"recipe": job.recipe.name}, say=say)
-    try:
-        reach("lease taken")
-        crew = _crew(job, run_dir, lease.epoch)
-        # First: a model that is not there must not become what the directory was made by.
-        _look_ahead(run_to_end(crew.preflight()), say)
-        batches.check_collected(job, run_dir)
-        occupy(run_dir, job, lambda: str(bill(job, [(run_dir, read_ledger(run_dir))])))
-        reach("recipe written")
-
-        async def tell() -> Outcome:
-            told = Run(job, run_dir, lease, terms or whole, crew, reuse, stop, on_progress, commits)
-            return await told.tell()
-
-        return run_to_end(tell())
-    finally:
-        _release(lease)
-
-
-def _look_ahead(findings: Sequence[Finding], say: Callable[[str], None]) -> None:
-    """Says what a preflight found, and raises the first of its errors."""
-    for finding in findings:
-        if finding.error is None:
-            say(finding.text)
-    for finding in findings:
-        if finding.error is not None:
-            raise finding.error
-
-
-def _release(lease: Lease) -> None:
-    """A disk that is full must not hide the error that says so; the next run waits for the lease to go stale."""
-    try:
-        lease.release()
-    except StorageError as error:
-        log.warning("the lease could not be released: %s", error)
-
-
-def _connect(job: Job) -> None:
-    """Before the lease is taken: a cluster may be slow to answer, and nobody renews the lease yet."""
-    if job.recipe.ray != "none":
-        from sdf import driver  # ray takes two seconds to import, which `--ray none` need not wait for
-
-        driver.connect(job.recipe.ray, job.recipe.workers)
-
-
-def _crew(job: Job, run_dir: RunDir, epoch: int) -> Crew:
-    if job.recipe.ray == "none":
-        return InProcess(job, run_dir, epoch)
-    from sdf import driver
-
-    return driver.RayCrew(job, run_dir, epoch)
-
-
 def preflight(recipe: str, *, out: Path_ | None = None, **overrides: Any) -> list[Finding]:
     """What `run` looks at before it pays: models, context lengths and, with `out`, the directory. Free."""
     stages = staged.load_stages(recipe, overrides)
     jobs = [staged.compile_stage(stage) for stage in stages] or [load_job(recipe, overrides)]
     directory = [_usable(RunDir(out))] if out is not None else []
-    return directory + _findings(jobs, RunDir(out or "."))
-
-
-def _findings(jobs: Sequence[Job], run_dir: RunDir) -> list[Finding]:
-    """Of all jobs, each thing once: stages share their models."""
-    findings: list[Finding] = []
-    for job in jobs:
-        _connect(job)
-        findings += run_to_end(_crew(job, run_dir, 0).preflight())
-    return list({finding.text: finding for finding in findings}.values())
+    return directory + findings(jobs, RunDir(out or "."))
 
 
 def _usable(run_dir: RunDir) -> Finding:
@@ -332,7 +256,7 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
         terms = terms_of(job, Plan(job))
         wanted = tuple(_first_briefs(each, n if each.genre == genre else 0) for each in terms.sequences)
         first = replace(terms, sequences=wanted, target_tokens=ALL)
-        _carry_out(job, run_dir, (), Stop(), lambda _: None, lambda _: None, first, commits=False)
+        carry_out(job, run_dir, (), Stop(), lambda _: None, lambda _: None, first, commits=False)
         plan = Plan(job)
         n_briefs = plan.n_briefs(genre)
         ids = [plan.brief(genre, index).id for index in range(n if n_briefs is None else min(n, n_briefs))]
@@ -350,7 +274,7 @@ def status(directory: Path_) -> Status:
     run_dir = RunDir(directory)
     if stages := staged.kept(run_dir):
         begun = [status_of(each.run_dir, job_of(each.run_dir)) for each in staged.made(stages)]
-        return staged.status_of_stages(run_dir, begun, stages)
+        return status_of_stages(run_dir, begun, stages)
     return status_of(run_dir, job_of(run_dir))
 
 
@@ -359,7 +283,7 @@ def inspect(directory: Path_) -> Inspection:
     run_dir = RunDir(directory)
     if stages := staged.kept(run_dir):
         begun = [inspection_of(each.run_dir, job_of(each.run_dir)) for each in staged.made(stages)]
-        return staged.inspection_of_stages(run_dir, begun)
+        return inspection_of_stages(run_dir, begun)
     return inspection_of(run_dir, job_of(run_dir))
 
 
@@ -420,7 +344,7 @@ def cancel(directory: Path_, *, say: Callable[[str], None] = lambda _: None) -> 
     try:
         return run_to_end(batches.cancel(job, run_dir))
     finally:
-        _release(lease)
+        release(lease)
 
 
 def gc(directory: Path_) -> list[str]:
@@ -435,7 +359,7 @@ def gc(directory: Path_) -> list[str]:
     try:
         return shards.gc(run_dir, manifest)
     finally:
-        _release(lease)
+        release(lease)
 
 
 def export(

@@ -14,7 +14,7 @@ from sdf import shards
 from sdf.directory import STAGES, job_of
 from sdf.errors import RecipeError, StorageError, UsageError
 from sdf.frontmatter import near
-from sdf.grants.spent import Cost, cost_of, together, total
+from sdf.grants.spent import Cost, cost_of, together
 from sdf.job import Job, compile_job
 from sdf.ledger import LedgerView, read_ledger
 from sdf.manifest import ALL, Manifest
@@ -22,7 +22,6 @@ from sdf.providers.seats import check_settings
 from sdf.recipe import load, place_of, wanted
 from sdf.records import Usage
 from sdf.report.arms import arms
-from sdf.report.corpus import Count, Inspection, Status
 from sdf.report.plans import PlanReport, plan_report
 from sdf.reuse.bill import bill
 from sdf.reuse.refold import refold
@@ -195,46 +194,6 @@ def _asked(stages: Sequence[Kept]) -> list[RunDir]:
 def made(stages: Sequence[Kept]) -> list[Kept]:
     """The stages that a run has begun."""
     return [stage for stage in stages if stage.run_dir.exists(RunDir.recipe)]
-
-
-def status_of_stages(out: RunDir, every: Sequence[Status], stages: Sequence[Kept]) -> Status:
-    """`every` are those of the stages begun; what a forecast paid beside them counts in the cost."""
-    n_stages, beside_them = len(stages), [each.sampled for each in stages if each.sampled.exists(RunDir.recipe)]
-    costs = [cost_of(job_of(each), each, read_ledger(each)) for each in beside_them]
-    states = {each.state for each in every}
-    is_whole = states == {"complete"} and len(every) == n_stages
-    return Status(
-        directory=out.root,
-        recipe=f"{n_stages} stages, {len(every)} of them begun",
-        state="complete" if is_whole else "growing" if states - {"empty"} else "empty",
-        n_tokens=sum(each.n_tokens for each in every),
-        n_documents=sum(each.n_documents for each in every),
-        target_tokens=sum(each.target_tokens for each in every),
-        genres=tuple(genre for each in every for genre in each.genres),
-        rejected=dict(sum((Counter(each.rejected) for each in every), Counter[str]())),
-        n_settled=sum(each.n_settled for each in every),
-        uncommitted=sum(each.uncommitted for each in every),
-        epoch=max((each.epoch for each in every), default=0),
-        holder=next((each.holder for each in every if each.holder is not None), None),
-        damaged=tuple(f"{each.directory}/{path}" for each in every for path in each.damaged),
-        usage=_usage(every),
-        rebilled=sum((each.rebilled for each in every), Usage()),
-        stages=tuple(every),
-        cost=total([*costs, *(each.cost for each in every if each.cost is not None)]),
-    )
-
-
-def _usage(every: Sequence[Status]) -> dict[str, Usage]:
-    found: dict[str, Usage] = {}
-    for status in every:
-        for model, usage in status.usage.items():
-            found[model] = found.get(model, Usage()) + usage
-    return found
-
-
-def inspection_of_stages(out: RunDir, every: Sequence[Inspection]) -> Inspection:
-    total = Count(sum(each.total.n_documents for each in every), sum(each.total.n_tokens for each in every))
-    return Inspection(out.root, total, {}, {}, {}, {}, {}, stages=tuple(every))
 
 
 def refold_stages(

@@ -11,6 +11,7 @@ import hashlib
 import io
 import itertools
 import json
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
@@ -77,7 +78,7 @@ class Recent:
         return value
 
 
-class _GroupTable:
+class _GroupTable(ABC):
     """Parquet files whose chunks are their row groups."""
 
     def __init__(self, chunks: Chunks, groups: Any, names: Sequence[str], keys: Sequence[str], identity: str) -> None:
@@ -102,8 +103,8 @@ class _GroupTable:
             raise no_column(self._names[number], min(absent), opened.schema_arrow.names)
         return table
 
-    def _opened(self, number: int) -> pq.ParquetFile:
-        raise NotImplementedError
+    @abstractmethod
+    def _opened(self, number: int) -> pq.ParquetFile: ...
 
 
 class ShardTable(_GroupTable):
