@@ -104,11 +104,13 @@ def _check_road(folder: Path, fields: dict[str, Any]) -> None:
     )
     run(source, out, tokens=500)
     check_corpus(out, 500)
-    n_before = len(rows_of(out, "settlement"))
-    # In this process, for all that began on Ray; far enough that what was in flight at the end is too little.
-    assert api.run(source, out, tokens=1_500, ray="none").finished
-    check_corpus(out, 1_500)
-    assert len(rows_of(out, "settlement")) > n_before
+    settled = rows_of(out, "settlement")
+    # More than all that lies there, that of what was in flight at the end included.
+    more = sum(row["n_tokens"] or 0 for row in settled) + 500
+    # In this process, for all that began on Ray.
+    assert api.run(source, out, tokens=more, ray="none").finished
+    check_corpus(out, more)
+    assert len(rows_of(out, "settlement")) > len(settled)
     assert set(Counter(row["id"] for row in rows_of(out, "settlement")).values()) == {1}
 
 
