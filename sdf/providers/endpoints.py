@@ -103,9 +103,10 @@ def truth(provider: str, name: str, value: str) -> bool:
 
 def said(text: object, key: Secret | None) -> str:
     """What a server said, on one line, short, without the key, without URL queries, fit for a terminal."""
-    line = str(text)[: 20 * MAX_SAID_CHARS]
-    if key is not None:
-        line = line.replace(key.reveal(), "(key)")
+    value = key.reveal() if key is not None else ""
+    # Cut where no part of a key is left at the end.
+    line = str(text)[: 20 * MAX_SAID_CHARS + len(value)]
+    line = (line.replace(value, "(key)") if value else line)[: 20 * MAX_SAID_CHARS]
     line = re.sub(r"(https?://[^\s?#\"']*)[?#][^\s\"']*", r"\1", line)
     line = re.sub(r"\bsk-[\w*-]{4,}", "(key)", line)
     line = " ".join("".join(sign if sign.isprintable() else " " for sign in line).split())
@@ -152,7 +153,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 def _until(date: str) -> float:
     try:
         return parsedate_to_datetime(date).timestamp() - time.time()
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return math.nan
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, RequestRejected, Unauthorized, Unavailable
 from sdf.providers import make
-from sdf.providers.endpoints import FATAL_CODES, failure, retry_after, said
+from sdf.providers.endpoints import FATAL_CODES, MAX_SAID_CHARS, failure, retry_after, said
 from sdf.providers.keys import Secret
 from sdf.recipe import is_secret
 
@@ -82,6 +82,12 @@ def test_what_a_server_said_is_repeated_without_keys_queries_or_controls(text: o
     assert said(text, Secret("CANARY")) == kept
 
 
+@pytest.mark.parametrize("n_shown", range(1, 37, 7))
+def test_no_part_of_a_key_is_repeated_wherever_it_is_cut(n_shown: int) -> None:
+    key = "abcdefghijklmnopqrstuvwxyz0123456789"
+    assert said(" " * (20 * MAX_SAID_CHARS - n_shown) + key, Secret(key)) in ("(key)", "(key)"[:n_shown])
+
+
 def test_what_a_server_said_is_kept_short() -> None:
     assert len(said("word " * 100_000, None)) == 300
 
@@ -122,6 +128,7 @@ def test_every_status_means_one_error(status: int, code: str, kind: type[Provide
         ({"retry-after": "1e999"}, None),
         ({"retry-after": "-1"}, 0.0),
         ({"retry-after": formatdate(0)}, 0.0),
+        ({"retry-after": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
     ],
 )
 def test_the_wait_is_read_in_all_its_forms(headers: dict[str, str], seconds: float | None) -> None:
