@@ -154,10 +154,10 @@ def _json(text: str, opener: str) -> Any:
         canonical_json(found).encode()
     except (ValueError, RecursionError):
         return None
-    return None if _is_deep(found) else found
+    return None if is_deep(found) else found
 
 
-def _is_deep(found: Any) -> bool:
+def is_deep(found: Any) -> bool:
     """Judged by a number of its own: how deep Python can read varies with the stack it is called from."""
     level = [found]
     for _ in range(MAX_DEPTH):
@@ -166,11 +166,11 @@ def _is_deep(found: Any) -> bool:
     return bool(level)
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+_DECODER = json.JSONDecoder(parse_constant=no_constant)
 
 
 def _json_items(text: str) -> list[str]:

@@ -9,7 +9,6 @@ server for itself, so a genre's prefix is computed once per address.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import io
 import json
 import sys
@@ -26,7 +25,7 @@ from sdf.providers import settings as read
 from sdf.providers.endpoints import CONNECT_SECONDS, failure, retry_after, said, unreached
 from sdf.providers.keys import key_of
 from sdf.providers.pace import told_by_openai
-from sdf.providers.replies import answered_by, as_object, as_tools, counts
+from sdf.providers.replies import answered_by, arguments_of, as_object, as_tools, counts
 from sdf.providers.served import Served, served
 from sdf.records import Answer, FinishReason, Prefix, Request, Usage, canonical_json
 
@@ -168,10 +167,11 @@ class OpenAI:
             return unreached(NAME, url, error, is_sent=False)
         except asyncio.TimeoutError:
             return Unavailable(f"{NAME}: no answer within {self._timeout:g} s from {url}")
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError):
-            return Unavailable(f"{NAME}: a reply of {url} that breaks off or is no JSON")
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             return Unauthorized(f"{NAME}: {url} is not an address; check base_url")
+        except (ValueError, RecursionError):
+            # ValueError: of JSON, of UTF-8, or a number of thousands of digits.
+            return Unavailable(f"{NAME}: a reply of {url} that breaks off or is no JSON")
         except (aiohttp.ClientError, OSError) as error:
             # Where no connection was made, nothing was sent.
             return unreached(NAME, url, error, is_sent=not isinstance(error, aiohttp.ClientConnectorError))
@@ -258,7 +258,8 @@ def _answer(request: Request, reply: dict[str, Any]) -> Answer | ProviderError:
     message = as_object(choice.get("message"))
     text = choice.get("text") if request.prompt is not None else message.get("content")
     is_refusal = bool(message.get("refusal"))
-    calls = [_call(as_object(each)) for each in message.get("tool_calls") or ()]
+    listed = message.get("tool_calls")
+    calls = [_call(as_object(each)) for each in listed] if isinstance(listed, list) else []
     return Answer(
         str(text or ""),
         "refusal" if is_refusal else FINISH_REASONS.get(reason, "error"),
@@ -277,12 +278,8 @@ def _usage(usage: dict[str, Any]) -> Usage:
 
 
 def _call(call: dict[str, Any]) -> dict[str, Any]:
-    """Arguments come as a JSON text; one that is none is kept as the text it is."""
     function = as_object(call.get("function"))
-    arguments = function.get("arguments")
-    with contextlib.suppress(ValueError, TypeError):
-        arguments = json.loads(arguments or "")
-    return {"id": call.get("id"), "name": function.get("name"), "arguments": arguments}
+    return {"id": call.get("id"), "name": function.get("name"), "arguments": arguments_of(function.get("arguments"))}
 
 
 def _complaint(content: bytes) -> tuple[str, str]:

@@ -322,7 +322,10 @@ def test_a_warm_cache_counts_apart() -> None:
 
 @pytest.mark.parametrize(
     "reply",
-    ["{}", "[]", "null", "7", '"text"', '{"content": "Yes."}', '{"content": [], "stop_reason": null}', "[" * 100_000],
+    [
+        *("{}", "[]", "null", "7", '"text"', '{"content": "Yes."}', '{"content": [], "stop_reason": null}'),
+        *("[" * 100_000, "1" * 5_000),
+    ],
 )
 def test_a_reply_that_is_no_finished_message_is_nobody_s_fault(reply: str) -> None:
     assert type(failure(f"body:{reply}")) is Unavailable

@@ -296,9 +296,32 @@ def test_arguments_that_are_no_json_are_kept_as_they_came() -> None:
 
 
 @pytest.mark.parametrize(
+    "written",
+    ["[" * 100_000, "[" * 90 + "]" * 90, "1" * 5_000, '{"a": NaN}', '{"a": "\\ud800"}'],
+    ids=["without end", "deep", "digits", "no number", "half a sign"],
+)
+def test_arguments_that_no_file_can_hold_are_kept_as_they_came(written: str) -> None:
+    calls = [{"id": "1", "function": {"name": "f", "arguments": written}}]
+    found = answer(reply({"content": "", "tool_calls": calls}, finish_reason="tool_calls"))
+    assert [each["arguments"] for each in json.loads(found.tool_calls or "")] == [written]
+
+
+@pytest.mark.parametrize("calls", [7, True, "f", {"name": "f"}])
+def test_calls_that_are_no_list_are_none(calls: object) -> None:
+    assert answer(reply({"content": "Yes.", "tool_calls": calls})).tool_calls is None
+
+
+@pytest.mark.parametrize("count", [10**400, 10**13, -1, 1.5, "7", None])
+def test_a_count_that_is_none_counts_as_not_told(count: object) -> None:
+    said = {"choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}], "usage": {"prompt_tokens": count}}
+    assert answer(lambda asked: "body:" + json.dumps(said)).usage == Usage()
+
+
+@pytest.mark.parametrize(
     "text",
     [
         *("{}", "[]", "null", '"text"', '{"choices": []}', '{"choices": [7]}', '{"choices": {"a": 1}}', "[" * 100_000),
+        "1" * 5_000,
         '{"choices": [{"message": {"content": "Half"}, "finish_reason": null}]}',
         '{"choices": [{"message": {"content": "Half"}, "finish_reason": "abort"}]}',
         '{"choices": [{"message": {"content": "Half"}, "finish_reason": "error"}]}',

@@ -129,8 +129,9 @@ class Anthropic:
             return self._status_failure(error)
         except asyncio.TimeoutError:
             return Unavailable(f"{NAME}: no answer within {self._timeout:g} s")
-        except (json.JSONDecodeError, UnicodeDecodeError, RuntimeError):
-            # RuntimeError: nested too deeply, or the events of a stream out of order.
+        except (ValueError, RuntimeError):
+            # ValueError: of JSON, of UTF-8, or a number of thousands of digits. RuntimeError: nested too deeply, or the
+            # events of a stream out of order.
             return Unavailable(f"{NAME}: a reply that breaks off or is no JSON; check base_url if it stays so")
         except (anthropic.AnthropicError, httpx2.HTTPError) as error:
             return unreached(NAME, self.base_url, error, is_sent=not _never_connected(error))

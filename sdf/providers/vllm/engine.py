@@ -7,16 +7,14 @@ nothing holds on to a device. The trade-off: one hung request of an engine that 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from sdf.errors import EngineDead, RequestRejected, Unavailable
 from sdf.providers.endpoints import said
-from sdf.providers.replies import as_tools
+from sdf.providers.replies import arguments_of, as_tools
 from sdf.providers.vllm.arguments import NAME
 from sdf.providers.vllm.constraints import constraint
 from sdf.providers.vllm.process import Guarded
@@ -201,8 +199,4 @@ def _tap(llm: Any, watchdog: Watchdog) -> None:
 
 
 def _call(call: Any) -> dict[str, Any]:
-    """Arguments come as a JSON text; one that is none is kept as the text it is."""
-    arguments: Any = call.function.arguments
-    with contextlib.suppress(ValueError, TypeError):
-        arguments = json.loads(arguments)
-    return {"id": call.id, "name": call.function.name, "arguments": arguments}
+    return {"id": call.id, "name": call.function.name, "arguments": arguments_of(call.function.arguments)}
