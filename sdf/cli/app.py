@@ -119,9 +119,10 @@ def _declare(run: Callable[..., None], function: Command, flags: Sequence[Flag])
 
 
 def show(result: Result, as_json: bool) -> None:
+    from sdf.report.terminal import plain_json
     from sdf.report.text import json_of
 
-    print(json.dumps(json_of(result.data), ensure_ascii=False) if as_json else result.text)
+    print(plain_json(json.dumps(json_of(result.data), ensure_ascii=False)) if as_json else result.text)
     if result.exit_code:
         raise typer.Exit(result.exit_code)
 

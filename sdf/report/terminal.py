@@ -14,6 +14,11 @@ def plain(text: str) -> str:
     return _UNSAFE.sub("\ufffd", text.replace("\r\n", "\n"))
 
 
+def plain_json(text: str) -> str:
+    """JSON on one line with each such character as its escape: the same data."""
+    return _UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def plain_line(text: str) -> str:
     """The same on one line."""
     return " ".join(plain(text).split())

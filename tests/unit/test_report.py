@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from sdf import api
+from sdf.cli.app import Result, show
 from sdf.directory import job_of
 from sdf.errors import StorageError
 from sdf.report.corpus import inspection_of, status_of, trace_of
@@ -188,6 +190,14 @@ def test_nothing_committed_yet(tmp_path: Path, corpus: RunDir) -> None:
 
 def test_json_holds_every_field() -> None:
     assert json_of(Progress(1, 2, {"a": (1, 2, 3.0)}, {}, 4, 5))["genres"] == {"a": [1, 2, 3.0]}
+
+
+def test_json_is_the_same_data_and_steers_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "red \x9b31m, \x1b[2J, back \u202e, gone \x7f, lone \ud800, plain é 雨 🌾\n"
+    show(Result({said: [said]}, ""), as_json=True)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == {said: [said]} and "plain é 雨 🌾" in shown
+    assert shown == plain(shown), "what plain takes out was there"
 
 
 def progress(n_tokens: int, **rejected: int) -> Progress:
