@@ -338,7 +338,7 @@ def cancel(directory: Path_, *, say: Callable[[str], None] = lambda _: None) -> 
     if stages := staged.kept(run_dir):
         dirs = [each.run_dir for each in staged.made(stages)]
         dirs += [each.sampled for each in stages if each.sampled.exists(RunDir.recipe)]
-        return batches.together([cancel(each.root, say=say) for each in batches.submitting(dirs)])
+        return batches.together([cancel(each.root, say=say) for each in batches.submitting(run_dir, dirs)])
     job = job_of(run_dir)
     lease = Lease.take(run_dir, owner={"command": "cancel"}, say=say)
     try:

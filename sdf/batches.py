@@ -70,14 +70,23 @@ def together(parts: Sequence[Canceled]) -> Canceled:
     )
 
 
-def submitting(run_dirs: Sequence[RunDir]) -> list[RunDir]:
-    """Those from which batches were submitted; all of them when there is none, since each can say so."""
-    return [each for each in run_dirs if each.children(BATCHES)] or list(run_dirs)
+def submitting(out: RunDir, within: Sequence[RunDir]) -> list[RunDir]:
+    """Those of the directories in `out` from which batches were submitted. UsageError when there is none."""
+    found = [each for each in within if each.children(BATCHES)]
+    if not found:
+        raise _none_submitted(out)
+    return found
+
+
+def _none_submitted(run_dir: RunDir) -> UsageError:
+    return UsageError(f"{run_dir.root}: no batch was ever submitted from here, so there is none to cancel")
 
 
 def uncollected(run_dir: RunDir, keys: KeyIndex) -> tuple[UnderWay, ...]:
-    """Batches on record with requests that no answer of the ledger (`keys`) belongs to, the oldest first."""
-    left = [(sent, sum(keys.find(key) is None for key in sent.ids)) for sent in BatchLog(run_dir, "look").known()]
+    """Batches on record that may yet answer requests to which no answer of the ledger (`keys`) belongs, the oldest
+    first."""
+    known = BatchLog(run_dir, "look").known()
+    left = [(sent, sum(not sent.is_free(key) and keys.find(key) is None for key in sent.ids)) for sent in known]
     return tuple(UnderWay(sent.name, sent.batch, n, sent.at) for sent, n in left if n)
 
 
@@ -101,7 +110,7 @@ async def cancel(job: Job, run_dir: RunDir) -> Canceled:
     log_ = BatchLog(run_dir, "cancel")
     known = log_.known()
     if not known:
-        raise UsageError(f"{run_dir.root}: no batch was ever submitted from here, so there is none to cancel")
+        raise _none_submitted(run_dir)
     backends = {job.recipe.backend_of(seat) for seat in job.seats}
     async with AsyncExitStack() as stack:
         accounts: list[Batched] = []

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
 from sdf.directory import job_of
-from sdf.grants.spent import cost_of, total
-from sdf.ledger import read_ledger
+from sdf.grants.spent import total
 from sdf.records import Usage
-from sdf.report.corpus import Count, Inspection, Status
+from sdf.report.corpus import Count, Inspection, Status, status_of
 from sdf.stages import Kept
 from sdf.storage import RunDir
 
 
 def status_of_stages(out: RunDir, every: Sequence[Status], stages: Sequence[Kept]) -> Status:
-    """`every` are those of the stages begun; what a forecast paid beside them counts in the cost."""
-    n_stages, beside_them = len(stages), [each.sampled for each in stages if each.sampled.exists(RunDir.recipe)]
-    costs = [cost_of(job_of(each), each, read_ledger(each)) for each in beside_them]
+    """`every` are those of the stages begun; what a forecast was billed and left beside them counts too."""
+    beside = [status_of(each.sampled, job_of(each.sampled)) for each in stages if each.sampled.exists(RunDir.recipe)]
+    n_stages, billed = len(stages), [*every, *beside]
     states = {each.state for each in every}
     is_whole = states == {"complete"} and len(every) == n_stages
     return Status(
@@ -34,10 +34,12 @@ def status_of_stages(out: RunDir, every: Sequence[Status], stages: Sequence[Kept
         epoch=max((each.epoch for each in every), default=0),
         holder=next((each.holder for each in every if each.holder is not None), None),
         damaged=tuple(f"{each.directory}/{path}" for each in every for path in each.damaged),
-        usage=_usage(every),
-        rebilled=sum((each.rebilled for each in every), Usage()),
+        usage=_usage(billed),
+        rebilled=sum((each.rebilled for each in billed), Usage()),
         stages=tuple(every),
-        cost=total([*costs, *(each.cost for each in every if each.cost is not None)]),
+        cost=total([each.cost for each in billed if each.cost is not None]),
+        rebilled_usd=math.fsum(each.rebilled_usd for each in billed),
+        uncollected=tuple(batch for each in billed for batch in each.uncollected),
     )
 
 

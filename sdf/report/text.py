@@ -10,6 +10,7 @@ from typing import Any
 from sdf.genres import Genre, Step
 from sdf.grants.spent import cost_line, dollars
 from sdf.manifest import ALL
+from sdf.providers.batch_log import UnderWay
 from sdf.records import Answer, Usage
 from sdf.report.corpus import Count, GenreStatus, Inspection, Status
 from sdf.report.costs import cache_line
@@ -123,7 +124,9 @@ def status_text(status: Status) -> str:
         share = status.n_tokens / max(1, status.target_tokens)
         held = f"{status.n_tokens:,} of {status.target_tokens:,} tokens ({percent(share)}) of the stages begun"
         rows: list[Row] = [("directory", status.directory), ("stages", status.recipe), ("state", status.state)]
+        of_stages = [batch for each in status.stages for batch in each.uncollected]
         rows += [("committed", held), *_cost_row(status)]
+        rows += _uncollected([each for each in status.uncollected if each not in of_stages])
         return "\n\n".join([table(rows), *(status_text(_without_cap(each)) for each in status.stages)])
     facts: list[Row] = [
         ("directory", status.directory),
@@ -140,11 +143,7 @@ def status_text(status: Status) -> str:
         facts.append(("re-billed", _usage_text(status.rebilled) + again))
     if (cached := cache_line(sum(status.usage.values(), Usage()))) is not None:
         facts.append(("cache", cached))
-    facts += _cost_row(status)
-    facts += [
-        ("batch", f"{each.batch or each.name}: {each.n_requests:,} requests not collected; `sdf run` collects them")
-        for each in status.uncollected
-    ]
+    facts += [*_cost_row(status), *_uncollected(status.uncollected)]
     facts += [("damaged", f"{path}; `sdf run` makes what it held again") for path in status.damaged]
     genres: list[Row] = [("genre", "share", "tokens", "target", "documents", "settled")]
     genres += [
@@ -163,6 +162,13 @@ def _cost_row(status: Status) -> list[Row]:
     if status.cost is None or not status.cost.is_worth_saying:
         return []
     return [("cost", cost_line(status.cost).removeprefix("cost "))]
+
+
+def _uncollected(batches: Sequence[UnderWay]) -> list[Row]:
+    return [
+        ("batch", f"{each.batch or each.name}: {each.n_requests:,} requests not collected; `sdf run` collects them")
+        for each in batches
+    ]
 
 
 def _committed(status: Status) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,10 @@ from typer.testing import CliRunner
 
 from sdf import api
 from sdf.cli import app
-from sdf.errors import RecipeChanged, RecipeError, SourceError, StorageError
+from sdf.errors import RecipeChanged, RecipeError, SourceError, StorageError, UsageError
+from sdf.ledger import LedgerWriter
+from sdf.providers.batch_log import BatchLog
+from sdf.records import Answer, AnswerEntry, Usage
 from sdf.shards import read_manifest
 from sdf.storage import RunDir
 
@@ -257,6 +261,36 @@ def test_a_stage_in_the_making_is_not_read(tmp_path: Path) -> None:
     alone = recipe(tmp_path / "alone", {}, mix={"back": 1}, sources={"back": "stage:documents"})
     with pytest.raises(SourceError, match="stage:documents: this stage is not made yet"):
         api.run(alone, tmp_path / "other")
+
+
+def test_what_was_billed_beside_the_stages_and_left_at_the_api_is_in_their_status(
+    made: tuple[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(made[1], out)
+    beside = RunDir(out / "forecast" / "sampled" / "2-chat")
+    beside.write(RunDir.recipe, RunDir(out / "2-chat").read(RunDir.recipe))
+    # Two answers to one question: 10 tokens of the second were billed again.
+    for name, run_dir in (("w1-000", beside), ("w1-000", RunDir(out / "1-documents"))):
+        writer, key = LedgerWriter(run_dir, 1, name), "ab" * 16
+        for _ in range(2):
+            writer.append(AnswerEntry(key, "u", "draft", "p", Answer("Yes.", "stop", "m", Usage(7, 3)), 0.25))
+        writer.flush()
+    for number, place in enumerate((RunDir(out / "1-documents"), beside)):
+        BatchLog(place, "000001-w9-000").intend([f"{number}" * 32] * 3, [0.1] * 3)
+    found = api.status(out)
+    assert (found.rebilled, found.rebilled_usd) == (Usage(14, 6), 0.5)
+    assert found.usage["m"] == Usage(28, 12)
+    assert [each.n_requests for each in found.uncollected] == [3, 3]
+    head, *parts = CliRunner().invoke(app, ["status", str(out)]).stdout.split("\n\n")
+    assert "3 requests not collected" in head and "3 requests not collected" in "".join(parts)
+
+
+def test_batches_are_canceled_only_where_any_were_submitted(made: tuple[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "stages.json").write_bytes((made[1] / "stages.json").read_bytes())
+    for out in (made[1], tmp_path):
+        with pytest.raises(UsageError, match=f"^{out}: no batch was ever submitted from here"):
+            api.cancel(out)
 
 
 def test_what_takes_one_corpus_names_the_stages_instead(made: tuple[str, Path]) -> None:
