@@ -39,6 +39,11 @@ def arrivals(run: str) -> Arrivals | None:
     return _ARRIVED.get(run)
 
 
+def forget(run: str) -> None:
+    """The stream is in another run of iteration now, and asks for no state of this one."""
+    _ARRIVED.pop(run, None)
+
+
 class Batch(dict[str, Any]):
     """A dict of tensors; `state` is where the stream is after it, `step` its number from 0."""
 

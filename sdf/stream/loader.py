@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sdf.errors import StreamError
-from sdf.stream.batches import Arrivals, Batch, Layout, Report, Row, arrivals, filled
+from sdf.stream.batches import Arrivals, Batch, Layout, Report, Row, arrivals, filled, forget
 from sdf.stream.corpus import Corpus
 from sdf.stream.encoders import encoder_of
 from sdf.stream.frames import Token, frame_of, tokenizer_hash
@@ -168,12 +168,11 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
                 check_same(f"corpus {name!r}", corpus, self._identity(name, cursor.spot.version))
         check_same("stream", found["stream"], self._settings())
         self._weights = merged_weights(found, self._mix.schedule)
-        self._epoch, self._loaded, self._latest = int(found["epoch"]), dict(found), None
-        self._run = uuid.uuid4().hex
+        self._begin(int(found["epoch"]), dict(found))
 
     def set_epoch(self, epoch: int) -> None:
         """Starts the next iteration at this epoch's order; a loaded state is let go."""
-        self._epoch, self._loaded, self._latest, self._run = epoch, None, None, uuid.uuid4().hex
+        self._begin(epoch, None)
 
     def set_weights(self, weights: Weights, *, step: int) -> None:
         """Other weights from `step` on; part of every state saved after. Call it before the iteration starts."""
@@ -194,6 +193,10 @@ class TokenStream(IterableDataset[Batch]):  # pyright: ignore[reportUntypedBaseC
     def __setstate__(self, values: dict[str, Any]) -> None:
         self.__dict__.update(values)
         self._encoder = encoder_of(self._tokenizer) if self._tokenizer is not None else None
+
+    def _begin(self, epoch: int, loaded: State | None) -> None:
+        forget(self._run)
+        self._epoch, self._loaded, self._latest, self._run = epoch, loaded, None, uuid.uuid4().hex
 
     def _handed_out(self, here: Arrivals) -> State:
         """The state after the batch that a DataLoader last handed out.

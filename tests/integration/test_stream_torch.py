@@ -566,6 +566,20 @@ def test_an_epoch_can_be_chosen(corpus: Corpus, reference: list[Any]) -> None:
     )
 
 
+@pytest.mark.filterwarnings(*QUIET)
+def test_a_stream_holds_the_states_of_one_epoch_however_many_there_were(corpus: Corpus, states: list[Any]) -> None:
+    from sdf.stream import batches
+
+    made = stream(corpus)
+    n_runs = len(batches._ARRIVED)
+    for epoch in range(3):
+        made.set_epoch(epoch)
+        last = list(loader(made, 1))[-1]
+        assert last.run in batches._ARRIVED and len(batches._ARRIVED) == n_runs + 1
+    made.load_state_dict(saved(states[0]))
+    assert len(batches._ARRIVED) == n_runs
+
+
 def test_no_warning_is_ours(corpus: Corpus) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
