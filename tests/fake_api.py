@@ -264,6 +264,12 @@ async def _stream_disorder(api: FakeAPI, asked: Asked, request: web.Request, par
     return web.Response(text=f"event: {event['type']}\ndata: {json.dumps(event)}\n\n", content_type="text/event-stream")
 
 
+async def _told(api: FakeAPI, asked: Asked, request: web.Request, parameter: str) -> web.StreamResponse:
+    """The events that stand in the script, as a stream."""
+    told = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in json.loads(parameter))
+    return web.Response(text=told, content_type="text/event-stream")
+
+
 # --- faults ------------------------------------------------------------------------------------------------------
 
 Fault = Callable[[FakeAPI, Asked, web.Request, str], Awaitable[web.StreamResponse]]
@@ -388,6 +394,7 @@ _FAULTS: Mapping[str, Fault] = {
     "status": _spoken,
     "stream_error": _stream_error,
     "stream_disorder": _stream_disorder,
+    "told": _told,
 }
 
 

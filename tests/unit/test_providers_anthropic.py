@@ -402,6 +402,83 @@ def test_an_error_within_a_stream_counts_by_its_type(kind: str, expected: type[P
     assert_clean(error)
 
 
+def test_what_an_answer_that_broke_off_had_said_may_be_billed() -> None:
+    """The first event of a stream tells what its prompt took."""
+    for kind in ("overloaded_error", "api_error", "rate_limit_error"):
+        error = failure(f"stream_error:{kind}", LONG)
+        assert isinstance(error, Unavailable) and error.maybe_billed
+
+
+BEGUN = {
+    "model": "claude-opus-5-5",
+    "content": [],
+    "stop_reason": None,
+    "usage": {"input_tokens": 9, "output_tokens": 1},
+}
+WORDS = [
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "Ye"}},
+    {"type": "ping"},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "s."}},
+    {"type": "content_block_stop", "index": 0},
+]
+ENDED = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 5}}
+
+
+def told(*events: dict[str, Any], begun: Any = BEGUN, ended: dict[str, Any] = ENDED) -> Script:
+    """A stream of these events, between its beginning and its end."""
+    whole = [{"type": "message_start", "message": begun}, *events, ended, {"type": "message_stop"}]
+    return lambda asked: "told:" + json.dumps(whole)
+
+
+@pytest.mark.parametrize(
+    ("script", "usage"),
+    [
+        (told(*WORDS), Usage(9, 5)),
+        (told(*WORDS, begun={**BEGUN, "usage": None}), Usage(0, 5)),
+        (told(*WORDS, begun={"content": []}, ended={**ENDED, "usage": None}), Usage()),
+        (told(*WORDS, ended={name: ENDED[name] for name in ("type", "delta")}), Usage(9, 1)),
+        (told(*WORDS, ended={**ENDED, "usage": {"output_tokens": 5, "input_tokens": None}}), Usage(9, 5)),
+        (
+            told({"type": "of_next_year", "index": 0}, *WORDS, {"type": "content_block_start", "index": "x"}),
+            Usage(9, 5),
+        ),
+    ],
+    ids=["plain", "begins_without_usage", "without_usage", "ends_without_usage", "null", "unknown_events"],
+)
+def test_a_stream_is_read_for_what_it_tells(script: Script, usage: Usage) -> None:
+    found = answer(script, what=request(prefix=LONG))
+    assert (found.text, found.finish_reason, found.usage) == ("Yes.", "stop", usage)
+
+
+@pytest.mark.parametrize("kind", ["thinking", "of_next_year"])
+def test_of_a_stream_only_text_is_kept(kind: str, recwarn: pytest.WarningsRecorder) -> None:
+    thought = [
+        {"type": "content_block_start", "index": 7, "content_block": {"type": kind, "thinking": ""}},
+        {"type": "content_block_delta", "index": 7, "delta": {"type": f"{kind}_delta", "thinking": "Well."}},
+    ]
+    assert answer(told(*thought, *WORDS), what=request(prefix=LONG)).text == "Yes."
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(("pieces", "arguments"), [(['{"term": ', '"rain"}'], {"term": "rain"}), (['{"te'], '{"te')])
+def test_the_arguments_of_a_call_are_put_together_from_their_pieces(pieces: list[str], arguments: Any) -> None:
+    call = {"type": "tool_use", "id": "toolu_1", "name": "look_up", "input": {}}
+    deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
+    events = [{"type": "content_block_delta", "index": 0, "delta": each} for each in deltas]
+    found = answer(
+        told({"type": "content_block_start", "index": 0, "content_block": call}, *events), what=request(prefix=LONG)
+    )
+    assert json.loads(found.tool_calls or "")[0]["arguments"] == arguments
+
+
+def test_words_of_a_block_that_never_began_are_no_answer() -> None:
+    stray = {"type": "content_block_delta", "index": 3, "delta": {"type": "text_delta", "text": "And so on."}}
+    with serving(told(*WORDS, stray)) as api:
+        (error,) = ask(api, request(prefix=LONG))
+    assert type(error) is Unavailable and error.maybe_billed
+
+
 def test_events_out_of_order_are_nobody_s_fault() -> None:
     assert type(failure("stream_disorder", LONG)) is Unavailable
 

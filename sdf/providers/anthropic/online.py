@@ -24,6 +24,7 @@ from sdf.money.allowance import Told
 from sdf.providers import settings as read
 from sdf.providers.anthropic.caching import BYTES_PER_TOKEN, TTLS, Head, Turns, minimum_of
 from sdf.providers.anthropic.messages import NAME, answer_of, body_of, check, encoded
+from sdf.providers.anthropic.streamed import Streamed
 from sdf.providers.endpoints import CONNECT_SECONDS, failure, retry_after, said, unreached
 from sdf.providers.keys import key_of, no_key
 from sdf.providers.pace import told_by_anthropic
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 KEY_VARIABLE = "ANTHROPIC_API_KEY"
 # The SDK refuses to ask for more in one piece, since idle connections are cut before such a reply is whole.
 MAX_UNSTREAMED_TOKENS = 21_333
+JSON = {"Content-Type": "application/json"}
 # Errors within a stream come after a status of 200; their type names the status they would have had.
 STREAM_ERRORS: Mapping[str, int] = {
     "invalid_request_error": 400,
@@ -120,7 +122,7 @@ class Anthropic:
     ) -> dict[str, Any] | ProviderError:
         """The reply, or the error that stands for what went wrong: returned, not raised."""
         streams = leads or body["max_tokens"] > MAX_UNSTREAMED_TOKENS
-        return await self.guarded(self._streamed(body, begun) if streams else self._whole(prefix, body))
+        return await self.guarded(self._streamed(prefix, body, begun) if streams else self._whole(prefix, body))
 
     async def guarded(self, asking: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any] | ProviderError:
         try:
@@ -143,22 +145,28 @@ class Anthropic:
 
     async def posted(self, path: str, content: bytes) -> httpx2.Response:
         """A body that is JSON already: the SDK would walk through its every field, and encode its prefix again."""
-        headers = {"Content-Type": "application/json"}
-        return await self.client().post(path, cast_to=httpx2.Response, content=content, options={"headers": headers})
+        return await self.client().post(path, cast_to=httpx2.Response, content=content, options={"headers": JSON})
 
     async def got(self, path: str) -> dict[str, Any]:
         response = await self.client().get(path, cast_to=httpx2.Response)
         return as_object(json.loads(response.content))
 
-    async def _streamed(self, body: dict[str, Any], begun: Callable[[], None]) -> dict[str, Any]:
-        async with self.client().messages.stream(**body) as stream:
+    async def _streamed(self, prefix: Prefix, body: dict[str, Any], begun: Callable[[], None]) -> dict[str, Any]:
+        message = Streamed()
+        stream = await self.client().post(
+            "/v1/messages",
+            cast_to=object,
+            content=encoded(prefix, {**body, "stream": True}),
+            options={"headers": JSON},
+            stream=True,
+            stream_cls=anthropic.AsyncStream[object],
+        )
+        async with stream:
             self._listen(body["model"], stream.response.headers)
-            has_ended = False
             async for event in stream:
                 begun()
-                has_ended = event.type == "message_stop"
-            # The SDK gives the message of a stream that broke off as if it were whole.
-            return (await stream.get_final_message()).to_dict(mode="json") if has_ended else {}
+                message.take(as_object(event))
+        return message.message
 
     def _listen(self, model: str, headers: Mapping[str, str]) -> None:
         told = told_by_anthropic(headers)
@@ -169,7 +177,11 @@ class Anthropic:
         code = error.error_code or error.type or ""
         status = STREAM_ERRORS.get(str(error.type), 500) if error.status_code < 300 else error.status_code
         message = self.said(error.api_message or "")
-        return failure(NAME, status, self.said(code), message, retry_after(error.response.headers))
+        found = failure(NAME, status, self.said(code), message, retry_after(error.response.headers))
+        if error.status_code < 300 and isinstance(found, Unavailable):
+            # The answer had begun: what there was of it may be billed.
+            found.maybe_billed = True
+        return found
 
     def said(self, text: object) -> str:
         """Words of the server, fit to be shown: without the key."""
