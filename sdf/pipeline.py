@@ -26,6 +26,7 @@ from sdf.grants.spending import Spending
 from sdf.job import Job
 from sdf.ledger import SettlementLog, read_ledger
 from sdf.manifest import Manifest, Shard, State
+from sdf.money.allowance import FREELY
 from sdf.orders import Answered, Batch, Order, name_of
 from sdf.reading import Reader, is_written
 from sdf.records import Usage
@@ -122,37 +123,46 @@ class Run:
         return self._story.fold.finished or self.stop.requested
 
     async def _tend(self, number: int) -> None:
-        """Keeps one place filled: a worker, and its successor when it is lost."""
+        """Keeps one place filled: a worker, and its successor when it is lost. An error ends the run."""
         incarnation = 0
         while not self._over:
             name = f"w{number:04d}-{incarnation:03d}"
             incarnation += 1
-            given: dict[object, Order] = {}
             try:
-                n_known = len(self._answered)
-                hand = await self.crew.hire(name, self._answered)
-                self._hands[name] = hand
-                self._spending.hire(name)
-                if missed := self._answered[n_known:]:
-                    # What others lost while this one was starting.
-                    await hand.adopt(missed)
-                await self._work(name, hand, given)
-                await self._drain(name, hand)
-            except WorkerLost as error:
-                self._hands.pop(name, None)
-                self._batches.hear(name, (), is_ending=True)
-                self._spending.lose(name)
-                await self._recover(name, given, error)
+                await self._employ(name)
             except SdfError as error:
                 self.stop.request(error)
 
+    async def _employ(self, name: str) -> None:
+        """A worker from its hiring to its end, well or not."""
+        given: dict[object, Order] = {}
+        try:
+            n_known = len(self._answered)
+            hand = await self.crew.hire(name, self._answered)
+            self._hands[name] = hand
+            self._spending.hire(name)
+            if missed := self._answered[n_known:]:
+                # What others lost while this one was starting.
+                await hand.adopt(missed)
+            await self._work(name, hand, given)
+            await self._drain(name, hand)
+        except WorkerLost as error:
+            self._hands.pop(name, None)
+            self._batches.hear(name, (), is_ending=True)
+            self._spending.lose(name)
+            await self._recover(name, given, error)
+
     async def _work(self, name: str, hand: Hand, given: dict[object, Order]) -> None:
+        """Until the run is over. An error of the driver's own ends it, and the worker is drained all the same."""
         acked = 0
         room = self.job.recipe.n_in_flight * QUEUE_AHEAD
-        while not self._over:
-            orders = self._story.dispatch.orders(room - len(given))
-            given.update({name_of(order): order for order in orders})
-            acked = await self._exchange(name, hand, given, orders, acked)
+        try:
+            while not self._over:
+                orders = self._story.dispatch.orders(room - len(given))
+                given.update({name_of(order): order for order in orders})
+                acked = await self._exchange(name, hand, given, orders, acked)
+        except SdfError as error:
+            self.stop.request(error)
 
     async def _exchange(
         self, name: str, hand: Hand, given: dict[object, Order], orders: Sequence[Order], acked: int
@@ -177,7 +187,8 @@ class Run:
         deadline = asyncio.get_running_loop().time() + self.job.recipe.drain_timeout
         acked = 0
         while asyncio.get_running_loop().time() < deadline:
-            batch = await hand.exchange((), acked, await self._spending.allowance(name))
+            # It sends nothing more, so that it needs no money, nor a disk on which more would be put on record.
+            batch = await hand.exchange((), acked, FREELY)
             self._hear(name, batch)
             self._story.receive(batch.receipts, batch.rounds)
             acked = batch.number
