@@ -51,6 +51,8 @@ def carry_out(
         # First: a model that is not there must not become what the directory was made by.
         look_ahead(run_to_end(crew.preflight()), say)
         batches.check_collected(job, run_dir)
+        # Nobody renewed it meanwhile, and a server may have taken longer to answer than a silent lease lasts.
+        lease.renew()
         occupy(run_dir, job, lambda: str(bill(job, [(run_dir, read_ledger(run_dir))])))
         reach("recipe written")
 
