@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sdf.records import stream
-from sdf.words import n_words, runs, words
+from sdf.words import n_words, runs
 
 NUM_PERM = 120
 # Another name for every change of what a signature is: measures in a ledger that were taken by another are taken anew.
@@ -31,18 +31,11 @@ Words32 = npt.NDArray[np.uint32]
 Words64 = npt.NDArray[np.uint64]
 
 
-def shingles(text: str) -> frozenset[str]:
-    """The distinct runs of five words; a text of fewer words is one shingle, so the set is never empty."""
-    found = words(text)
-    if len(found) < SHINGLE_WORDS:
-        return frozenset([" ".join(found)])
-    return frozenset(map(" ".join, zip(*(found[start:] for start in range(SHINGLE_WORDS)))))  # noqa: B905
-
-
 def jaccard(a: str, b: str) -> float:
-    """Exact: shared shingles / all shingles, from 0.0 to 1.0. Two texts without a word are equal."""
-    ours, theirs = shingles(a), shingles(b)
-    shared = len(ours & theirs)
+    """Shared shingles / all shingles, from 0.0 to 1.0: exact, but for hashes of 64 bits that collide. Two texts without
+    a word are equal."""
+    ours, theirs = _distinct_shingles(a), _distinct_shingles(b)
+    shared = len(np.intersect1d(ours, theirs, assume_unique=True))
     return shared / (len(ours) + len(theirs) - shared)
 
 
@@ -53,15 +46,15 @@ def signatures(texts: Sequence[str]) -> Words32:
 
 def signed(texts: Iterable[str]) -> Iterator[Words32]:
     """The same, one by one: what else is asked of a text's runs of words meanwhile finds them hashed."""
-    scratch = np.empty((NUM_PERM, _BLOCK), np.uint32)
+    scratch = np.empty((_BLOCK, NUM_PERM), np.uint32)
     for text in texts:
         row = np.full(NUM_PERM, 0xFFFFFFFF, SIGNATURE)
-        hashes = _hashes(text)
+        hashes = _hashes(text).reshape(-1, 1)
         for start in range(0, len(hashes), _BLOCK):
             block = hashes[start : start + _BLOCK]
-            permuted = np.multiply(_FACTORS, block, out=scratch[:, : len(block)])
+            permuted = np.multiply(block, _FACTORS, out=scratch[: len(block)])
             permuted += _OFFSETS
-            np.minimum(row, permuted.min(axis=1), out=row)
+            np.minimum(row, permuted.min(axis=0), out=row)
         yield row
 
 
@@ -158,22 +151,31 @@ def _proposed(similarity: float, n_bands: int, n_rows: int) -> float:
     return 1.0 - (1.0 - similarity**n_rows) ** n_bands
 
 
+def _shingles(text: str) -> Words64:
+    """A hash of every run of five words, in order; a text of fewer words is one shingle, so there is always one."""
+    found = runs(text, min(SHINGLE_WORDS, n_words(text)) or 1)
+    return found if len(found) else np.zeros(1, np.uint64)
+
+
+def _distinct_shingles(text: str) -> Words64:
+    return np.unique(_shingles(text))
+
+
 def _hashes(text: str) -> Words32:
     """One for every shingle, in order; of a shingle said twice, twice. Mixed by MurmurHash3's finaliser, as datasketch
     has it."""
-    found = runs(text, min(SHINGLE_WORDS, n_words(text)) or 1)
-    hashes = (found >> np.uint64(32)).astype(np.uint32) if len(found) else np.zeros(1, np.uint32)
+    hashes = (_shingles(text) >> np.uint64(32)).astype(np.uint32)
     hashes = (hashes ^ (hashes >> np.uint32(16))) * np.uint32(0x85EBCA6B)
     hashes = (hashes ^ (hashes >> np.uint32(13))) * np.uint32(0xC2B2AE35)
     return hashes ^ (hashes >> np.uint32(16))
 
 
 def _permutations() -> tuple[Words32, Words32]:
-    """datasketch's draw for seed 1, as columns; `RandomState` is frozen across versions of numpy."""
+    """datasketch's draw for seed 1; `RandomState` is frozen across versions of numpy."""
     draw = np.random.RandomState(1)
     factors = draw.randint(0, 1 << 31, NUM_PERM, dtype=np.uint32) * np.uint32(2) + np.uint32(1)
     offsets = draw.randint(0, 1 << 32, NUM_PERM, dtype=np.uint32)
-    return factors.reshape(-1, 1), offsets.reshape(-1, 1)
+    return factors, offsets
 
 
 def _band_hash(n_bands: int, n_rows: int) -> tuple[Words64, Words64]:
@@ -190,7 +192,7 @@ def _row(signature: Any) -> Words32:
 
 
 _FACTORS, _OFFSETS = _permutations()
-# 120 x 1024 hashes stay in a core's second-level cache: four times as fast as whole documents at once.
+# 1024 x 120 hashes stay in a core's second-level cache: four times as fast as whole documents at once.
 _BLOCK = 1024
 _CHUNK = 8192
 _TAIL = 256

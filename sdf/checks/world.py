@@ -10,7 +10,7 @@ import re
 from functools import lru_cache
 
 from sdf.checks.subject import Checks
-from sdf.words import encoded_words
+from sdf.words import spaced_words
 
 # What a preamble may forbid; it says so in a comment: {# forbids: dates, credentials #}.
 FORBIDDEN = ("dates", "credentials")
@@ -58,18 +58,14 @@ def overused(text: str, checks: Checks) -> bool:
     """Holds a phrase that an audit banned, whatever its case, punctuation and line breaks."""
     if not checks.overused:
         return False
-    folded = _folded(text)
-    return any(phrase in folded for phrase in _phrases(checks.overused))
+    found = spaced_words(text)
+    return any(phrase in found for phrase in _phrases(checks.overused))
 
 
 @lru_cache(maxsize=8)
 def _phrases(phrases: tuple[str, ...]) -> tuple[bytes, ...]:
     # What holds no word ("—") is for the prompt alone.
-    return tuple(folded for folded in map(_folded, phrases) if folded.strip())
-
-
-def _folded(text: str) -> bytes:
-    return b" " + b" ".join(encoded_words(text)) + b" "
+    return tuple(found for found in map(spaced_words, phrases) if found.strip())
 
 
 def date(text: str, checks: Checks) -> bool:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from sdf.words import encoded_words, n_words, runs, runs_within, words
+from sdf.words import encoded_words, n_words, runs, runs_within, spaced_words, words
 
 PINNED = ["0x329308e7f28e826c", "0xc7864debf147aca7"]
 
@@ -15,6 +15,7 @@ def test_words_have_no_case_and_no_punctuation() -> None:
 @pytest.mark.parametrize("text", ["", "A plain line.", "it’s — “so”…", "Ünïcode Straße", "未雨绸缪", "हिन्दी में"])
 def test_encoded_words_are_the_words(text: str) -> None:
     assert [word.decode() for word in encoded_words(text)] == words(text)
+    assert spaced_words(text).decode() == " ".join(["", *words(text), ""])
     assert n_words(text) == len(words(text))
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 
 from sdf.providers.offline.grammar import grammar
-from sdf.providers.offline.writer import Writer, folded
+from sdf.providers.offline.writer import Writer
 from sdf.records import Prefix, Request, digest
+from sdf.words import spaced_words
 
 # In texts on other topics than the grammar knows, words with these endings mostly fit where it says "theme".
 _ENDINGS = ("esty", "ity", "ness", "ency", "ancy", "ship", "ence", "ance", "mony", "acy")
@@ -63,9 +64,10 @@ def names_of(text: str) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4096)
 def bans_of(prefix: Prefix) -> tuple[bytes, ...]:
-    """Phrases that the prefix asks to leave out, folded."""
+    """Phrases that the prefix asks to leave out, as `spaced_words` gives them."""
     found = _BANS.search(prefix.text)
-    return () if found is None else tuple(folded(each) for each in found[1].split("; "))
+    phrases = found[1].split("; ") if found is not None else []
+    return tuple(phrase for phrase in map(spaced_words, phrases) if phrase.strip())
 
 
 def writer_for(request: Request, salt: bytes = b"") -> Writer:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from operator import getitem, length_hint
 
 from sdf.providers.offline.grammar import Domain, Named, Pool, grammar
-from sdf.words import encoded_words
+from sdf.words import spaced_words
 
 # Random bytes drawn at once; no sentence uses more than MIN_BYTES.
 BLOCK_BYTES, MIN_BYTES = 1024, 64
@@ -31,7 +31,7 @@ N_CAREFUL = 80
 
 class Writer:
     """Writes from `seed`: about `themes`, with the people of `names` first where the cast has a part for them, and
-    without a sentence that makes one of `bans` (folded phrases)."""
+    without a sentence that makes one of `bans` (as `spaced_words` gives phrases)."""
 
     def __init__(
         self, seed: bytes, themes: Sequence[str] = (), names: Sequence[str] = (), bans: Sequence[bytes] = ()
@@ -120,7 +120,7 @@ class Writer:
 
     def _is_banned(self, sentence: str) -> bool:
         """By itself, or across the full stop behind the sentence that was found last."""
-        own = folded(sentence)
+        own = spaced_words(sentence)
         both = self._last + own[1:]
         if any(phrase in both for phrase in self._bans):
             return True
@@ -178,11 +178,6 @@ class Writer:
 PRONOUNS = (("she", "her", "her"), ("he", "him", "his"))
 # Plans for prose nobody asked to be a question or an answer.
 STORIES = ("essay", "story", "report", "dispute", "sketch")
-
-
-def folded(text: str) -> bytes:
-    """The words alone, in lower case, a space on both sides."""
-    return b" " + b" ".join(encoded_words(text)) + b" "
 
 
 def _both(slot: str, named: Named) -> Mapping[str, Sequence[str]]:
