@@ -440,7 +440,7 @@ def told(*events: dict[str, Any], begun: Any = BEGUN, ended: dict[str, Any] = EN
         (told(*WORDS, ended={name: ENDED[name] for name in ("type", "delta")}), Usage(9, 1)),
         (told(*WORDS, ended={**ENDED, "usage": {"output_tokens": 5, "input_tokens": None}}), Usage(9, 5)),
         (
-            told({"type": "of_next_year", "index": 0}, *WORDS, {"type": "content_block_start", "index": "x"}),
+            told({"type": "of_next_year", "index": 0}, *WORDS, {"type": "content_block_start", "index": {}}),
             Usage(9, 5),
         ),
     ],

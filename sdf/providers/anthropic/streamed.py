@@ -19,15 +19,15 @@ class Streamed:
 
     def __init__(self) -> None:
         self._message: dict[str, Any] = {}
-        self._blocks: dict[object, dict[str, Any]] = {}
+        self._blocks: dict[str, dict[str, Any]] = {}
         # By block: the text of a tool call's arguments.
-        self._arguments: dict[object, str] = {}
+        self._arguments: dict[str, str] = {}
         self._is_whole = False
         self._is_in_order = True
 
     def take(self, event: Mapping[str, Any]) -> None:
         """An event of a kind that is not known changes nothing."""
-        kind, index = event.get("type"), event.get("index")
+        kind, index = event.get("type"), str(event.get("index"))
         if kind == "message_start":
             self._message = dict(as_object(event.get("message")))
         elif kind == "content_block_start":
@@ -54,7 +54,7 @@ class Streamed:
                 self._blocks[index]["input"] = json.loads(text)
         return {**self._message, "content": list(self._blocks.values())}
 
-    def _extend(self, index: object, delta: Mapping[str, Any]) -> None:
+    def _extend(self, index: str, delta: Mapping[str, Any]) -> None:
         if delta.get("type") == "text_delta":
             self._blocks[index]["text"] = f"{self._blocks[index].get('text', '')}{delta.get('text', '')}"
         elif delta.get("type") == "input_json_delta":
