@@ -10,11 +10,8 @@ text is for a user to read.
 from __future__ import annotations
 
 import json
-import logging
-import math
 import os
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +21,6 @@ from sdf import audit as audits
 from sdf import batches, sampling, shards, staged
 from sdf import forecast as forecasts
 from sdf import genres as genre_files
-from sdf.assemble import GenreTerms
 from sdf.audit import Audit
 from sdf.batches import Canceled
 from sdf.directory import job_of
@@ -37,13 +33,11 @@ from sdf.genres import Genre
 from sdf.job import Job, load_job
 from sdf.launch import carry_out, findings, look_ahead, release
 from sdf.ledger import read_ledger
-from sdf.manifest import ALL
 from sdf.pipeline import Stop
-from sdf.plan import Plan
 from sdf.preflight import Finding
 from sdf.report.arms import arms
 from sdf.report.corpus import Inspection, Status, Trace, inspection_of, status_of, trace_of
-from sdf.report.forecasts import Effort, ForecastReport, comparison, forecast_report, report_of_stages
+from sdf.report.forecasts import ForecastReport, forecast_report, report_of_stages
 from sdf.report.plans import PlanReport, plan_report
 from sdf.report.stages import inspection_of_stages, status_of_stages
 from sdf.report.text import json_of
@@ -52,12 +46,10 @@ from sdf.reuse.refold import refold
 from sdf.stages import Stage
 from sdf.storage import RunDir
 from sdf.storage.lease import Lease
-from sdf.story import Outcome, Progress, terms_of
+from sdf.story import Outcome, Progress
 from sdf.verification import Verification, together, verification
 
 Path_ = str | os.PathLike[str]
-
-log = logging.getLogger(__name__)
 
 # Set by Ray for the entrypoint of a submitted job.
 IN_A_RAY_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
@@ -99,7 +91,7 @@ def forecast(
     def sample(
         job: Job, run_dir: RunDir, reuse: Sequence[RunDir] = (), expected: Mapping[str, int] = forecasts.NOTHING
     ) -> ForecastReport:
-        effort = _sampled(job, run_dir, n, reuse, halt, on_progress, say)
+        effort = sampling.ask_first(job, run_dir, n, reuse, halt, on_progress, say)
         asked = forecasts.read_asked(job, run_dir, n, reuse)
         return forecast_report(job, asked, effort, tokens_per_second, expected)
 
@@ -113,48 +105,9 @@ def forecast(
     return report
 
 
-def _sampled(
-    job: Job,
-    run_dir: RunDir,
-    n: int,
-    reuse: Sequence[RunDir],
-    stop: Stop,
-    on_progress: Callable[[Progress], None],
-    say: Callable[[str], None],
-) -> Effort:
-    """Has the first `n` briefs of each genre asked, and commits nothing."""
-    terms = terms_of(job, Plan(job))
-    first = replace(terms, sequences=tuple(_first_briefs(each, n) for each in terms.sequences), target_tokens=ALL)
-    began: float | None = None
-
-    def tell(progress: Progress) -> None:
-        nonlocal began
-        # Neither Ray's start nor the preflight is work.
-        began = began or time.monotonic()
-        on_progress(progress)
-
-    outcome = carry_out(job, run_dir, reuse, stop, tell, say, first, commits=False)
-    return Effort(n, outcome.n_requests, time.monotonic() - (began or 0.0))
-
-
 def compared(directory: Path_) -> str | None:
     """How a corpus compares with the forecast that was made in its directory; None where none was made."""
-    run_dir = RunDir(directory)
-    stages = staged.kept(run_dir)
-    if not stages:
-        return _compared(run_dir, [run_dir])
-    found = {each.name: _compared(each.run_dir, [each.run_dir, each.sampled]) for each in stages}
-    return "\n".join(f"{name}: {held}" for name, held in found.items() if held is not None) or None
-
-
-def _compared(run_dir: RunDir, paid: Sequence[RunDir]) -> str | None:
-    """`paid` are the directories whose answers its corpus is made of."""
-    foretold, manifest = forecasts.kept(run_dir), shards.read_manifest(run_dir)
-    if foretold is None or manifest is None:
-        return None
-    views = [read_ledger(each) for each in paid]
-    is_known = not any(view.unpriced_by_model for view in views)
-    return comparison(foretold, manifest, math.fsum(view.cost_usd for view in views) if is_known else None)
+    return sampling.compared(RunDir(directory))
 
 
 def run(
@@ -253,20 +206,7 @@ def preview(recipe: str, genre: str, n: int = 3, *, out: Path_ | None = None, **
             _check_unstaged(run_dir, job)
         else:
             job, run_dir = staged.previewed(stage, stages, run_dir)
-        terms = terms_of(job, Plan(job))
-        wanted = tuple(_first_briefs(each, n if each.genre == genre else 0) for each in terms.sequences)
-        first = replace(terms, sequences=wanted, target_tokens=ALL)
-        carry_out(job, run_dir, (), Stop(), lambda _: None, lambda _: None, first, commits=False)
-        plan = Plan(job)
-        n_briefs = plan.n_briefs(genre)
-        ids = [plan.brief(genre, index).id for index in range(n if n_briefs is None else min(n, n_briefs))]
-        return [trace_of(run_dir, job, each) for each in ids]
-
-
-def _first_briefs(sequence: GenreTerms, n: int) -> GenreTerms:
-    """Its first `n` briefs, with all their twins: the fold takes siblings together or not at all."""
-    whole = -(-n // sequence.n_twins) * sequence.n_twins
-    return replace(sequence, n_briefs=whole if sequence.n_briefs is None else min(whole, sequence.n_briefs))
+        return sampling.preview(job, run_dir, genre, n)
 
 
 def status(directory: Path_) -> Status:

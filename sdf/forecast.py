@@ -1,68 +1,37 @@
 """What a corpus will cost, from a few of its documents written for real: tokens, yield, dollars, hours, with intervals.
 
-The documents are the first of each genre, so the run that follows finds them paid. Intervals are 90 %, of seeded draws:
-shares from what so few leave open (all of three accepted may be two of three), lengths and costs by resampling the
-documents. They hold what differs from document to document, not what a larger corpus meets that a small one cannot:
-near-duplicates grow with size, and a cache is warm more often than here.
+The documents are the first of each genre, so the run that follows finds them paid. The intervals of `estimates` hold
+what differs from document to document, not what a larger corpus meets that a small one cannot: near-duplicates grow
+with size, and a cache is warm more often than here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import TypeAdapter, ValidationError
 
 from sdf.errors import DamagedError, Missing
+from sdf.estimates import Drawn, Found, Interval, Sample, drawn, share, together
 from sdf.generate import NO_ANGLE
 from sdf.job import Job
-from sdf.ledger import LedgerView, read_answers, read_ledger
+from sdf.ledger import read_answers, read_ledger
 from sdf.manifest import ALL
 from sdf.money.prices import Tariff, tariff
 from sdf.plan import Plan, n_rounds
-from sdf.records import AnswerEntry, Receipt, RoundReceipt
+from sdf.records import AnswerEntry, Location, Receipt, RoundReceipt
 from sdf.storage import RunDir
 
 PATH = "forecast.json"
 
-N_DRAWS = 2_000
-# The 5th and the 95th of a hundred.
-LOW, HIGH = 5, 95
-
 # Dollars of an answer; None where the price is not known.
 CostOf = Callable[[AnswerEntry], float | None]
-Floats = npt.NDArray[np.float64]
 
 NOTHING: Mapping[str, int] = {}
-
-
-class Interval(NamedTuple):
-    """An estimate with its 90 % interval, which need not lie in the middle of it."""
-
-    mean: float
-    low: float
-    high: float
-
-    def times(self, factor: float) -> Interval:
-        return Interval(*(each * factor for each in self))
-
-    def plus(self, other: Interval) -> Interval:
-        """Of amounts that are large together."""
-        return Interval(*(each + more for each, more in zip(self, other, strict=True)))
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What one brief took that had its angle: accepted tokens (0 when it was rejected), tokens the model wrote for it,
-    dollars."""
-
-    n_tokens: int
-    n_output: int
-    cost_usd: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,16 +103,22 @@ def read_asked(job: Job, run_dir: RunDir, n: int, reused: Sequence[RunDir] = ())
     """Of the first `n` briefs of each genre. An answer that was copied from one of `reused` counts as it was paid
     there: the copy says that it cost nothing."""
     plan, view = Plan(job), read_ledger(run_dir)
-    paid = {entry.key: entry for other in reused for entry in _all_answers(other, read_ledger(other))}
-    answers: dict[str, list[AnswerEntry]] = {}
-    for entry in _all_answers(run_dir, view):
-        answers.setdefault(entry.unit, []).append(paid.get(entry.key, entry))
     receipts = {plan.brief(receipt.genre, receipt.index).id: receipt for receipt in view.receipts if receipt.index < n}
+    units = receipts.keys() | {each.round for each in view.rounds}
+    found = {entry.key: entry for entry in _answers(run_dir, [place for _, place in view.keys]) if entry.unit in units}
+    for other in reused:
+        paid = [place for key, place in read_ledger(other).keys if key in found]
+        found |= {entry.key: replace(entry, unit=found[entry.key].unit) for entry in _answers(other, paid)}
+    answers: dict[str, list[AnswerEntry]] = {}
+    for entry in found.values():
+        answers.setdefault(entry.unit, []).append(entry)
     return Asked(receipts, view.rounds, answers, view.n_answers)
 
 
-def _all_answers(run_dir: RunDir, view: LedgerView) -> list[AnswerEntry]:
-    return read_answers(run_dir, [location for _, location in view.keys])
+def _answers(run_dir: RunDir, places: Sequence[Location]) -> Iterator[AnswerEntry]:
+    """Part by part: where a run has gone on since, a ledger holds more than memory does."""
+    for _, of_part in groupby(sorted(places), key=lambda place: place.part):
+        yield from read_answers(run_dir, list(of_part))
 
 
 def forecast(job: Job, asked: Asked, cost_of: CostOf, expected: Mapping[str, int] = NOTHING) -> Forecast:
@@ -175,7 +150,7 @@ def _genre_forecast(plan: Plan, key: str, target: float | None, asked: Asked, co
     has_angle = _angles_found(asked.rounds) if plan.genres[key].round_step is not None else None
     found = drawn(samples, target, plan.job.recipe.seed, n_there, has_angle)
     if found is None:
-        accepted = _interval(_shares(np.random.default_rng(0), Found(0, len(receipts))))
+        accepted = share(Found(0, len(receipts)))
         return GenreForecast(key, len(receipts), 0, wanted, None, accepted, None, None, None, n_there)
     rounds = [_sample(0, asked.answers.get(each.round, ()), cost_of) for each in asked.rounds if each.key.genre == key]
     briefs, output, cost = _with_rounds(plan, key, found, rounds)
@@ -187,70 +162,14 @@ def _genre_forecast(plan: Plan, key: str, target: float | None, asked: Asked, co
 def _sample(n_tokens: int, answers: Sequence[AnswerEntry], cost_of: CostOf) -> Sample:
     costs = [cost_of(entry) for entry in answers]
     known = [cost for cost in costs if cost is not None]
-    cost = sum(known) if len(known) == len(costs) else None
+    cost = math.fsum(known) if len(known) == len(costs) else None
     return Sample(n_tokens, sum(entry.answer.usage.output_tokens for entry in answers), cost)
-
-
-class Found(NamedTuple):
-    """So many of so many: what a share is estimated from. `n` may count what is independent, `of` be a part of it."""
-
-    of: float
-    n: int
 
 
 def _angles_found(rounds: Sequence[RoundReceipt]) -> Found | None:
     """The angles that were found, of all genres, as a number of rounds: those of one round come and fail together."""
     angles = [angle is not None for each in rounds for angle in each.angles]
     return Found(len(rounds) * sum(angles) / len(angles), len(rounds)) if angles else None
-
-
-class Drawn(NamedTuple):
-    """What a genre takes to reach its tokens, but for its angle rounds. `cost` None where a price is not known."""
-
-    length: Interval
-    accepted: Interval
-    briefs: Interval
-    output: Interval
-    cost: Interval | None
-
-
-def drawn(
-    samples: Sequence[Sample],
-    target: float | None,
-    seed: int,
-    n_there: int | None = None,
-    has_angle: Found | None = None,
-) -> Drawn | None:
-    """For `target` accepted tokens, or with None of all briefs; never of more briefs than there are. None when no
-    sample was accepted."""
-    kept, lost = [each for each in samples if each.n_tokens], [each for each in samples if not each.n_tokens]
-    if not kept:
-        return None
-    dice = np.random.default_rng(seed % 2**63)
-    asked = np.ones(N_DRAWS + 1) if has_angle is None else _shares(dice, has_angle)
-    accepted = _shares(dice, Found(len(kept), len(samples)))
-    # A document that costs more is longer too: both are of the same draw.
-    picked, missed = _picks(dice, len(kept)), _picks(dice, len(lost))
-    length = _means([each.n_tokens for each in kept], picked)
-    # A draw of next to nothing is no number of briefs.
-    per_brief = np.maximum(asked * accepted, 1e-3) * length
-    wanted = np.full(N_DRAWS + 1, math.inf) if target is None else target / per_brief
-    n_briefs = wanted if n_there is None else np.minimum(wanted, n_there)
-
-    def total(of: Callable[[Sample], float]) -> Interval:
-        good = _means([of(each) for each in kept], picked)
-        # Where none was rejected yet, one takes what the others do.
-        bad = _means([of(each) for each in lost], missed) if lost else good
-        return _interval(n_briefs * asked * (accepted * good + (1 - accepted) * bad))
-
-    is_priced = all(each.cost_usd is not None for each in samples)
-    return Drawn(
-        _interval(length),
-        _interval(asked * accepted),
-        _interval(n_briefs),
-        total(lambda each: each.n_output),
-        total(lambda each: each.cost_usd or 0.0) if is_priced else None,
-    )
 
 
 def _with_rounds(
@@ -270,54 +189,6 @@ def _with_rounds(
         found.output.plus(n_of_one.times(sum(each.n_output for each in rounds))),
         found.cost.plus(n_of_one.times(sum(costs))) if is_priced and found.cost is not None else None,
     )
-
-
-def _shares(dice: np.random.Generator, found: Found) -> Floats:
-    """Shares that what was found leaves open, by Jeffreys' prior; the first is the share itself."""
-    draws = dice.beta(found.of + 0.5, found.n - found.of + 0.5, N_DRAWS)
-    return np.concatenate(([found.of / max(1, found.n)], draws))
-
-
-def _picks(dice: np.random.Generator, n: int) -> npt.NDArray[np.int64]:
-    """Resamples of n places; the first is the sample itself."""
-    if not n:
-        return np.empty((0, 0), np.int64)
-    picks = dice.integers(0, n, size=(N_DRAWS + 1, n))
-    picks[0] = np.arange(n)
-    return picks
-
-
-def _means(values: Sequence[float], picks: npt.NDArray[np.int64]) -> Floats:
-    """Of each resample, spread as the mean of so few is: resampling alone would spread it too little."""
-    given = np.array(values, np.float64)
-    means = given[picks].mean(axis=1)
-    return np.clip(means[0] + (means - means[0]) * _widening(len(given)), given.min() / 2, given.max() * 2)
-
-
-def _widening(n: int) -> float:
-    """The root of n / (n - 1), times Student's 95 % quantile over the normal one (by its series in 1 / (n - 1))."""
-    if n < 2:
-        return 1.0
-    z, freedom = 1.645, n - 1
-    student = z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
-    return math.sqrt(n / freedom) * student / z
-
-
-def _interval(draws: Floats) -> Interval:
-    """The first is the estimate, and never outside of its interval."""
-    low, high = np.percentile(draws, [LOW, HIGH])
-    return Interval(float(draws[0]), float(min(low, draws[0])), float(max(high, draws[0])))
-
-
-def together(parts: Sequence[Interval | None]) -> Interval | None:
-    """The sum of estimates that are independent of each other; None where one of them is not known."""
-    known = [part for part in parts if part is not None]
-    if not known or len(known) < len(parts):
-        return None
-    mean = math.fsum(each.mean for each in known)
-    below = math.hypot(*(each.mean - each.low for each in known))
-    above = math.hypot(*(each.high - each.mean for each in known))
-    return Interval(mean, mean - below, mean + above)
 
 
 # --- kept beside the ledger, for the run to compare itself with ------------------------------------------------

@@ -1,4 +1,6 @@
-"""What a recipe in stages will take: each stage is sampled in turn, one that reads another before that one is made.
+"""The first briefs of a corpus, asked before its run, which finds them paid: to look at, or for a forecast.
+
+Of a recipe in stages each is sampled in turn, one that reads another before that one is made.
 
     OUT/1-documents/                  a stage whose sources are there: sampled where its run will be
     OUT/forecast/read/1-documents/    the first documents of it, for the stages that read it
@@ -11,22 +13,98 @@ Where rows come out otherwise after all, so do the questions, and no answer is t
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 from sdf import forecast as forecasts
 from sdf import shards
+from sdf.assemble import GenreTerms, Terms
 from sdf.forecast import Forecast
 from sdf.job import Job
-from sdf.manifest import Manifest
-from sdf.report.forecasts import ForecastReport, Unsampled
+from sdf.launch import carry_out
+from sdf.ledger import read_ledger
+from sdf.manifest import ALL, Manifest
+from sdf.pipeline import Stop
+from sdf.plan import Plan
+from sdf.report.corpus import Trace, trace_of
+from sdf.report.forecasts import Effort, ForecastReport, Unsampled, comparison
 from sdf.report.plans import PlanReport, plan_report
 from sdf.reuse.refold import refold
 from sdf.sources.corpora import SPLIT
 from sdf.staged import beside, compile_stage, has, n_planned, sampled
-from sdf.stages import Stage, keep
+from sdf.stages import Stage, keep, kept
 from sdf.storage import RunDir
+from sdf.story import Progress, terms_of
+
+
+def first_briefs(job: Job, n_of: Callable[[str], int]) -> Terms:
+    """By which the first `n_of` briefs of each genre are wanted and no more, with all their twins: the fold takes
+    siblings together or not at all."""
+    terms = terms_of(job, Plan(job))
+    sequences = tuple(_first(each, n_of(each.genre)) for each in terms.sequences)
+    return replace(terms, sequences=sequences, target_tokens=ALL)
+
+
+def _first(sequence: GenreTerms, n: int) -> GenreTerms:
+    whole = -(-n // sequence.n_twins) * sequence.n_twins
+    return replace(sequence, n_briefs=whole if sequence.n_briefs is None else min(whole, sequence.n_briefs))
+
+
+def preview(job: Job, run_dir: RunDir, genre: str, n: int) -> list[Trace]:
+    """The first `n` briefs of a genre (fewer when its source ends), asked; nothing is committed."""
+    first = first_briefs(job, lambda each: n if each == genre else 0)
+    carry_out(job, run_dir, (), Stop(), lambda _: None, lambda _: None, first, commits=False)
+    plan = Plan(job)
+    n_briefs = plan.n_briefs(genre)
+    ids = [plan.brief(genre, index).id for index in range(n if n_briefs is None else min(n, n_briefs))]
+    return [trace_of(run_dir, job, each) for each in ids]
+
+
+def ask_first(
+    job: Job,
+    run_dir: RunDir,
+    n: int,
+    reuse: Sequence[RunDir],
+    stop: Stop,
+    on_progress: Callable[[Progress], None],
+    say: Callable[[str], None],
+) -> Effort:
+    """Has the first `n` briefs of each genre asked, and commits nothing."""
+    began: float | None = None
+
+    def tell(progress: Progress) -> None:
+        nonlocal began
+        # Neither Ray's start nor the preflight is work.
+        began = began or time.monotonic()
+        on_progress(progress)
+
+    outcome = carry_out(job, run_dir, reuse, stop, tell, say, first_briefs(job, lambda _: n), commits=False)
+    return Effort(n, outcome.n_requests, time.monotonic() - (began or 0.0))
+
+
+def compared(run_dir: RunDir) -> str | None:
+    """How what lies in a directory compares with the forecast that was made there; None where none was made."""
+    stages = kept(run_dir)
+    if not stages:
+        return _compared(run_dir, [run_dir])
+    found = {each.name: _compared(each.run_dir, [each.run_dir, each.sampled]) for each in stages}
+    return "\n".join(f"{name}: {held}" for name, held in found.items() if held is not None) or None
+
+
+def _compared(run_dir: RunDir, paid: Sequence[RunDir]) -> str | None:
+    """`paid` are the directories whose answers its corpus is made of."""
+    foretold, manifest = forecasts.kept(run_dir), shards.read_manifest(run_dir)
+    if foretold is None or manifest is None:
+        return None
+    views = [read_ledger(each) for each in paid]
+    is_known = not any(view.unpriced_by_model for view in views)
+    return comparison(foretold, manifest, math.fsum(view.cost_usd for view in views) if is_known else None)
+
+
+# --- stages ------------------------------------------------------------------------------------------------------
 
 
 class Sample(Protocol):

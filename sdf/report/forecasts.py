@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from sdf.forecast import NOTHING, Asked, Forecast, GenreForecast, Interval, costs_of, forecast, together
+from sdf.estimates import Interval, together
+from sdf.forecast import NOTHING, Asked, Forecast, GenreForecast, costs_of, forecast
 from sdf.job import Job
 from sdf.manifest import ALL, Manifest
 from sdf.plan import Plan
