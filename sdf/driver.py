@@ -16,6 +16,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +37,7 @@ from sdf.providers.vllm.arguments import NAME as VLLM
 from sdf.providers.vllm.arguments import gpus_per_engine
 from sdf.reading import Reader
 from sdf.storage import RunDir
+from sdf.warned import Kept, Said
 from sdf.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,7 @@ class _Actor:
     def __init__(self, job: Job, run_dir: RunDir, epoch: int, name: str) -> None:
         self._built = (job, run_dir, epoch, name)
         self._worker: Worker | None = None
+        self._warned = Kept.of_this_process()
 
     async def start(self, answered: Sequence[Answered]) -> int:
         if self._worker is None:
@@ -123,7 +126,7 @@ class _Actor:
 
     async def exchange(self, orders: Sequence[Order], acked: int, allowance: Allowance) -> Batch:
         assert self._worker is not None
-        return await self._worker.exchange(orders, acked, allowance)
+        return replace(await self._worker.exchange(orders, acked, allowance), warned=self._warned.texts)
 
     async def adopt(self, answered: Sequence[Answered]) -> None:
         assert self._worker is not None
@@ -141,8 +144,8 @@ class _Actor:
 class _Hand:
     """The driver's side of an actor: every call repeated while Ray cannot tell whether it arrived."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, actor: Any, said: Said) -> None:
+        self._actor, self._said = actor, said
         # It closed or was lost: its place is free.
         self.is_gone = False
 
@@ -151,6 +154,7 @@ class _Hand:
 
     async def exchange(self, orders: Sequence[Order], acked: int, allowance: Allowance) -> Batch:
         batch: Batch = await self._call("exchange", orders, acked, allowance)
+        self._said.hear(batch.warned)
         if isinstance(batch.error, EngineDead):
             # Only a new process can have a new engine; what is settled is flushed, and read back from the ledger.
             await self.close()
@@ -215,6 +219,7 @@ class RayCrew:
         self._answered: dict[int, Any] = {}
         self._tasks = asyncio.Semaphore(TASKS_AT_ONCE)
         self._places: dict[_Hand, str] = {}
+        self._said = Said(log)
 
     @cached_property
     def _reader(self) -> Any:
@@ -235,7 +240,7 @@ class RayCrew:
         actor = _Actor.options(scheduling_strategy=strategy, **options).remote(  # pyright: ignore[reportAttributeAccessIssue]
             self._job, self._run_dir, self._epoch, name
         )
-        hand = _Hand(actor)
+        hand = _Hand(actor, self._said)
         self._places[hand] = node
         await hand.start(self._stored(answered))
         return hand

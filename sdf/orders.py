@@ -55,6 +55,8 @@ class Batch:
     account: Account
     lanes: Mapping[str, LaneReport]
     under_way: tuple[UnderWay, ...] = ()
+    # What its process warned of, where nobody else hears that.
+    warned: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

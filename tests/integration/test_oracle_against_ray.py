@@ -10,11 +10,13 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import ray
+from fake_api import serving
 from runs import SLOW, Oracle, Process, answers, check_whole, corpus, make, make_oracle, recipe, rows_of
-from support import documents
+from support import LETTER, documents, write_recipe
 
 from sdf import api, driver
 
@@ -71,6 +73,18 @@ def test_workers_that_crash(oracle: Oracle, cluster: str, tmp_path: Path, caplog
     n_lost = sum("is lost" in record.message for record in caplog.records)
     assert n_lost >= 2
     check_whole(out, oracle.corpus)
+
+
+def test_what_workers_warn_of_is_said_once(cluster: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """They are processes of their own, whose log nobody reads: of a prefix that is too short to be cached, say."""
+    genre = LETTER.replace("form: completion, context: none", "context: full")
+    (tmp_path / "key").write_text("sk-of-a-test")
+    fields: dict[str, Any] = {"provider": "anthropic", "model": "claude-sonnet-5-5", "tokens": 1_000, "in_flight": 2}
+    with serving() as server, caplog.at_level(logging.WARNING, "sdf"):
+        settings = {"base_url": server.url, "key_file": str(tmp_path / "key")}
+        source = write_recipe(tmp_path, {"letter": genre}, **fields, provider_settings=settings)
+        assert make(source, tmp_path / "out", ray=cluster, workers=3).finished
+    assert sum("below what claude-sonnet-5-5 caches" in record.getMessage() for record in caplog.records) == 1
 
 
 def test_workers_that_die_before_their_receipts_leave(oracle: Oracle, tmp_path: Path) -> None:
