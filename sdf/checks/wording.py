@@ -62,9 +62,9 @@ _REFUSES = re.compile(
 
 def placeholder(text: str, _: Checks) -> bool:
     """A blank left for someone to fill in."""
-    if ("[" in text and _BLANK.search(text)) or ("{{" in text and _TEMPLATE.search(text)):
+    if ("[" in text and _BLANK.search(text)) or ("{" in text and _TEMPLATE.search(text)):
         return True
-    return any(mark in text for mark in ("TODO:", "[TODO", "TODO(", "FIXME", "orem ipsum"))
+    return ("TODO" in text and _TODO.search(text) is not None) or "FIXME" in text or "orem ipsum" in text
 
 
 # Lower-case blanks ("[your actual approach]", "[date]") are left alone: advice uses them in the scripts it offers.
@@ -79,6 +79,7 @@ _BLANK = re.compile(
     )\s*\]""",
     re.VERBOSE,
 )
+_TODO = re.compile(r"TODO[:(]|\[TODO")
 _TEMPLATE = re.compile(r"\{\{\s*[\w.]+\s*\}\}")
 
 

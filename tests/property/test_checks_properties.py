@@ -46,3 +46,8 @@ def test_loosening_never_rejects_what_was_kept(text: str, checks: Checks) -> Non
 @given(st.lists(st.text("abcé-'", min_size=1), max_size=30), st.sampled_from([" ", "\n", "  "]))
 def test_spaced_words_are_counted(words: list[str], space: str) -> None:
     assert n_words(space.join(words)) == len(words)
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_ascii_words_are_those_that_split_gives(text: str) -> None:
+    assert n_words(text) == len(text.split())
