@@ -19,8 +19,9 @@ _DATED = re.compile(r"[-@]\d[\d-]*")
 
 
 def answered_by(asked: str, reported: object) -> str:
-    """The model asked for, unless another answered: a dated version of it is not another."""
-    if not isinstance(reported, str) or not reported:
+    """The model asked for, unless another answered: a dated version of it is not another, nor is a name that cannot be
+    shown: a lone surrogate, which no file can hold, or a control character."""
+    if not isinstance(reported, str) or not reported or not reported.isprintable():
         return asked
     base = asked.removesuffix("-latest")
     is_version = reported == base or (reported.startswith(base) and _DATED.fullmatch(reported[len(base) :]))

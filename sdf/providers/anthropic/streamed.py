@@ -6,12 +6,10 @@ trade-off: thoughts, signatures and citations, which no answer of ours holds, ar
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping
 from typing import Any
 
-from sdf.providers.replies import as_object
+from sdf.providers.replies import arguments_of, as_object
 
 
 class Streamed:
@@ -48,10 +46,7 @@ class Streamed:
         if not (self._is_whole and self._is_in_order):
             return {}
         for index, text in self._arguments.items():
-            self._blocks[index]["input"] = text
-            # What the model did not finish stays the text that it is.
-            with contextlib.suppress(ValueError):
-                self._blocks[index]["input"] = json.loads(text)
+            self._blocks[index]["input"] = arguments_of(text)
         return {**self._message, "content": list(self._blocks.values())}
 
     def _extend(self, index: str, delta: Mapping[str, Any]) -> None:
