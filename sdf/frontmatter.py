@@ -21,6 +21,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 # Hand-written front matter is a few kB; a larger one is a mistake or an attack on the parser.
 MAX_CHARS = 100_000
+# Names that an error lists: servers serve hundreds of models, engines take hundreds of arguments.
+MAX_NAMES = 40
 
 _SCALARS = frozenset(f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null"))
 
@@ -50,12 +52,13 @@ class Fault(Exception):  # noqa: N818 (a fault of the file; what a user meets is
 
 
 def near(name: str, known: Iterable[str]) -> str:
-    """How every error about an unknown name ends: `; did you mean 'x'?`, else `; known: a, b`."""
+    """How every error about an unknown name ends: `; did you mean 'x'?`, else `; known: a, b`, of many the first."""
     names = list(known)
     close = difflib.get_close_matches(name, names, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+    rest = f" and {len(names) - MAX_NAMES:,} more" if len(names) > MAX_NAMES else ""
+    return f"; known: {', '.join(names[:MAX_NAMES])}{rest}" if names else ""
 
 
 def read(text: str, first_line: int) -> Marked:

@@ -25,7 +25,7 @@ MAX_SECONDS = 3_600.0
 CONNECT_SECONDS = 10.0
 
 # Wrong address, key, model, policy or bill: no other request will fare better.
-FATAL = frozenset({401, 402, 403, 404, 405, 407})
+FATAL = frozenset({401, 402, 403, 404, 405, 407, 410})
 # Trouble that passes. 409 is a lock that timed out, 425 a replay that came too early.
 PASSING = frozenset({408, 409, 425, 499})
 # Said by a gateway that waited no longer: the server behind it may have answered, and billed.
@@ -53,6 +53,7 @@ _WAYS_OUT: Mapping[int, str] = {
     403: "check what the key may do",
     404: "check --model and base_url",
     405: "check base_url",
+    410: "name another --model",
     429: "raise the spend limit, or wait until it is reset",
 }
 

@@ -97,6 +97,8 @@ def anthropic(settings: Mapping[str, str]) -> Hosted:
         raise RecipeError(f"provider anthropic: cache_ttl is {given['cache_ttl']!r}; write {' or '.join(TTLS)}")
     insecure = truth("anthropic", "allow_insecure", given["allow_insecure"])
     url = base_url("anthropic", given["base_url"], allow_insecure=insecure)
+    if url.endswith("/v1"):
+        raise RecipeError(f"provider anthropic: base_url {url!r} ends in /v1, which the SDK adds; write {url[:-3]!r}")
     return Hosted((url,), given["key_file"], timeout, given["cache_ttl"])
 
 

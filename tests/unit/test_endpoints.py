@@ -13,6 +13,7 @@ from sdf.errors import NotServed, ProviderError, RateLimited, RecipeError, Reque
 from sdf.providers import make
 from sdf.providers.endpoints import FATAL_CODES, MAX_SAID_CHARS, failure, retry_after, said
 from sdf.providers.keys import Secret
+from sdf.providers.served import served
 from sdf.recipe import is_secret
 
 
@@ -101,6 +102,7 @@ def test_what_a_server_said_is_kept_short() -> None:
         (401, "", Unauthorized),
         (404, "", NotServed),
         (408, "", Unavailable),
+        (410, "", Unauthorized),
         (413, "", RequestRejected),
         (418, "", RequestRejected),
         (422, "", RequestRejected),
@@ -152,3 +154,9 @@ def test_the_wait_is_read_in_all_its_forms(headers: dict[str, str], seconds: flo
 def test_a_status_tells_whether_the_request_may_have_been_billed(status: int, maybe: bool) -> None:
     error = failure("p", status, "", "", None)
     assert isinstance(error, Unavailable) and error.maybe_billed is maybe
+
+
+def test_of_the_models_of_a_large_server_the_first_are_named() -> None:
+    listed = {"data": [{"id": f"model-{number}"} for number in range(500)]}
+    with pytest.raises(NotServed, match=r"known: model-0, .*model-39 and 460 more$"):
+        served("p", "there", listed, "x")
