@@ -26,6 +26,11 @@ def byte_tokenizer(shift: int = 0) -> tiktoken.Encoding:
     return tiktoken.Encoding("bytes", pat_str=r"[\s\S]", mergeable_ranks=ranks, special_tokens={"<|endoftext|>": END})
 
 
+def and_no_text(*texts: str) -> pa.Array:
+    """A column of texts and after them one that is not UTF-8, which Parquet takes as it is."""
+    return pa.array([*(each.encode() for each in texts), b"\xff\xfe"], pa.binary()).view(pa.string())
+
+
 def text(number: int, n_words: int = 5) -> str:
     """A text that only this number has."""
     return " ".join(f"{number}.{word}" for word in range(n_words))

@@ -103,8 +103,8 @@ def _json(path: Path) -> Iterator[list[str]]:
         found = json.loads("".join(_lines(path)))
     except json.JSONDecodeError as error:
         raise SourceError(f"{path}:{error.lineno}: not JSON ({error.msg})") from None
-    except RecursionError:
-        raise SourceError(f"{path}: JSON nested too deeply to be rows") from None
+    except (ValueError, RecursionError) as error:
+        raise SourceError(f"{path}: not JSON ({error}); a file of rows is one JSON value") from None
     for number, row in enumerate(found if isinstance(found, list) else [found], 1):
         yield _texts(row, f"{path}: row {number}")
 

@@ -134,9 +134,15 @@ class ParquetRows:
         if not 0 <= number < self._n_rows:
             raise IndexError(number)
         group = bisect_right(self._starts, number) - 1
-        if self._last is None or self._last[0] != group:
-            self._last = (group, self._read(group))
-        return self._last[1].slice(number - self._starts[group], 1).to_pylist()[0]
+        try:
+            if self._last is None or self._last[0] != group:
+                self._last = (group, self._read(group))
+            return self._last[1].slice(number - self._starts[group], 1).to_pylist()[0]
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            run_dir, path, _ = self._groups[group]
+            raise SourceError(
+                f"{run_dir.root}/{path}: row {number + 1} cannot be read ({error}); write or download the file again"
+            ) from None
 
     def _add(self, run_dir: RunDir, path: str) -> None:
         place = f"{run_dir.root}/{path}"
@@ -206,7 +212,7 @@ class JsonRows:
             value = json.loads(line)
             row = {name: value[name] for name in self._columns}
             canonical_json(row).encode()  # half of a cut emoji is legal JSON and no text
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise SourceError(f"{self._path}: row {number + 1} is no JSON object of valid text ({error})") from None
         except KeyError as error:
             asked = ", ".join(self._columns)

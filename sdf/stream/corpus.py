@@ -23,6 +23,7 @@ from sdf.stream.choice import allowed_of, data_files, holds_nothing, matches, na
 from sdf.stream.documents import Documents
 from sdf.stream.order import EpochOrder, Rows, Shuffle, Spot
 from sdf.stream.places import Place
+from sdf.stream.rows import decoding
 from sdf.stream.tables import Recent, ShardTable, Table, manifest_shards, table_of
 from sdf.stream.token_table import TokenTable, read_index
 from sdf.stream.tokens_format import TokenIndex
@@ -220,7 +221,8 @@ class Corpus:
             found = table.read(chunk, list(self.where))
             mask = np.ones(found.num_rows, bool)
             for name, allowed in self.where.items():
-                mask &= matches(found[name], allowed, table.where(chunk), name)
+                with decoding(table.where(chunk)):
+                    mask &= matches(found[name], allowed, table.where(chunk), name)
             return mask
 
         return self._own("masks", lambda: Recent(64)).get((table.identity, chunk), make)

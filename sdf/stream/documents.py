@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from sdf.errors import StreamError
 from sdf.stream.order import WINDOW_ROWS, Rows, Shuffle, Spot
-from sdf.stream.rows import stack_of
+from sdf.stream.rows import decoding, stack_of
 from sdf.stream.states import FORMAT, check_kind, check_same
 
 if TYPE_CHECKING:
@@ -129,5 +129,7 @@ class Documents:
         stacks: dict[int, list[dict[str, Any]]] = {}
         for chunk in chunks.tolist():
             if chunk not in stacks:
-                stacks[chunk] = stack_of(table.read(chunk, self._columns), local[chunks == chunk])
+                found = table.read(chunk, self._columns)
+                with decoding(table.where(chunk)):
+                    stacks[chunk] = stack_of(found, local[chunks == chunk])
             yield stacks[chunk].pop()

@@ -21,7 +21,7 @@ from sdf.stream.corpus import Corpus
 from sdf.stream.encoders import Encoder
 from sdf.stream.lengths import LengthStore, basis_of
 from sdf.stream.order import Rows
-from sdf.stream.rows import Getter, getter_of
+from sdf.stream.rows import Getter, decoding, getter_of
 from sdf.stream.tables import Recent
 from sdf.stream.tokens_format import Ids, Mask
 
@@ -135,10 +135,13 @@ class TextIds:
 
     def _encode(self, held: _Held, table: Any, chunk: int, numbers: Sequence[int]) -> None:
         if numbers and not held.columns:
-            held.columns = self._getters(table, chunk)
+            with decoding(table.where(chunk)):
+                held.columns = self._getters(table, chunk)
+        encode = self._chats if self._is_chat else self._texts
         for start in range(0, len(numbers), BATCH):
             part = numbers[start : start + BATCH]
-            encoded = self._chats(held, table, chunk, part) if self._is_chat else self._texts(held, table, chunk, part)
+            with decoding(table.where(chunk)):
+                encoded = encode(held, table, chunk, part)
             for number, each in zip(part, encoded, strict=True):
                 if held.lengths is not None and len(each[0]) != held.lengths[number]:
                     raise DamagedError(

@@ -6,18 +6,32 @@ when its turn comes. Or one value at a time, for who wants few of many.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from sdf.errors import DamagedError
 from sdf.stream.order import Rows
 
 Getter = Callable[[int], Any]
 
 # Below this a column is turned into a list at once, which is faster a value and small.
 SMALL_BYTES = 512 * 1024
+
+
+@contextmanager
+def decoding(where: str) -> Generator[None]:
+    """DamagedError for a text of `where` that is not UTF-8: Parquet takes it, and pyarrow looks when it is taken out.
+    To look at all of a row group at once would cost a third of what reading it does."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DamagedError(
+            f"{where}: a text that is not UTF-8 ({error.reason}); write or copy the file again"
+        ) from error
 
 
 def stack_of(table: Any, numbers: Rows) -> list[dict[str, Any]]:

@@ -182,7 +182,7 @@ class JsonTable:
                 raise no_column(self.where(chunk), name, list(rows[0]))
         try:
             return pa.table({name: [row.get(name) for row in rows] for name in columns})
-        except (pa.ArrowException, UnicodeEncodeError) as error:
+        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
             raise DamagedError(f"{self.where(chunk)}: values of unlike kinds in a column ({error})") from error
 
     def _lines(self, chunk: int) -> list[bytes]:

@@ -112,6 +112,7 @@ def test_a_set_that_changed_since_is_refused(tmp_path: Path) -> None:
         ("set.jsonl", b'{"a": "fine"}\n{"a": \n', r"set\.jsonl:2: not JSON"),
         ("set.jsonl", b'{"a": "fine"}\n{"a": 7}\n', r"set\.jsonl:2: holds no text"),
         ("set.json", b'[\n"fine",\n', r"set\.json:3: not JSON"),
+        ("set.json", b"[" + b"1" * 5_000 + b"]", r"set\.json: not JSON \(Exceeds the limit"),
         ("set.csv", b'a,b\n"torn\n', r"set\.csv:2: not CSV"),
         ("set.txt", b"fine\n\xff\xfe\n", r"set\.txt:2: not UTF-8 text"),
         ("set.md", b"fine\nfi\0ne\n", r"set\.md:2: holds a NUL byte"),

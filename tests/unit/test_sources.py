@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from streams import and_no_text
 from support import NOTE, QUESTION, make, make_job, write_recipe
 
 from sdf.errors import SourceError
@@ -81,7 +82,7 @@ def test_an_unknown_column_names_the_nearest(tmp_path: Path) -> None:
         opened(written(tmp_path / "rows.jsonl"), "topics")
 
 
-@pytest.mark.parametrize("line", ["[1]", "3", "nope", '"topic"', "null", "\xff"])
+@pytest.mark.parametrize("line", ["[1]", "3", "nope", '"topic"', "null", "\xff", "[" * 100_000, "1" * 5_000])
 def test_a_line_that_is_no_object_is_named_by_its_number(tmp_path: Path, line: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"topic": 1, "level": 1}\n' + line + "\n", encoding="latin-1")
@@ -112,6 +113,21 @@ def test_parquet_columns_of_plain_data_are_read_as_such(tmp_path: Path, value: o
     path = written(tmp_path / "rows.parquet", [{"topic": value, "level": 1}])
     row = opened(path).row(0)
     assert row["topic"] == value and canonical_json(dict(row))
+
+
+def test_a_row_group_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"topic": and_no_text("fine")}), path, row_group_size=1)
+    rows = opened(path, "topic")
+    assert rows.row(0) == {"topic": "fine"}
+    with pytest.raises(SourceError, match=r"rows\.parquet: row 2 cannot be read \('utf-8' codec"):
+        rows.row(1)
+    pq.write_table(pa.table({"topic": [str(number) for number in range(10_000)]}), path)
+    data = bytearray(path.read_bytes())
+    data[100:1_000] = bytes(900)
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"rows\.parquet: row 1 cannot be read"):
+        opened(path, "topic").row(0)
 
 
 def test_a_complete_corpus_is_a_source_and_a_growing_one_is_not(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from streams import Growing, complete, document, documents
+from streams import Growing, and_no_text, complete, document, documents
 
 from sdf.errors import DamagedError, Missing, StreamError
 from sdf.stream import Corpus
@@ -122,6 +122,19 @@ def test_a_bad_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"text": "a"}\n[1]\n')
     with pytest.raises(DamagedError, match=r"x\.jsonl:2: expected a JSON object"):
         list(Corpus(tmp_path).documents())
+
+
+def test_numbers_that_no_column_holds_are_named_with_their_lines(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text('{"text": "a", "n": 1}\n{"text": "b", "n": ' + "9" * 30 + "}\n")
+    with pytest.raises(DamagedError, match=r"x\.jsonl:1: values of unlike kinds in a column"):
+        list(Corpus(tmp_path).documents())
+
+
+def test_text_that_is_none_is_named_with_its_row_group(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": and_no_text("fine")}), tmp_path / "x.parquet", row_group_size=1)
+    for options in ({}, {"where": {"text": "fine"}}):
+        with pytest.raises(DamagedError, match=r"x\.parquet: row group 1: a text that is not UTF-8"):
+            list(Corpus(tmp_path, **options).documents())
 
 
 def test_a_missing_or_damaged_shard_is_named_and_can_be_left_out(tmp_path: Path) -> None:

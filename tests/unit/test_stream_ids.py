@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from streams import END, Growing, byte_tokenizer, complete, documents
+from streams import END, Growing, and_no_text, byte_tokenizer, complete, documents
 
 from sdf import tokens
 from sdf.errors import DamagedError, StreamError, TokenizerError
@@ -139,6 +141,15 @@ def test_a_column_that_is_no_text(tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, text="txet")
     with pytest.raises(StreamError, match="no column 'txet'; did you mean 'text'"):
         TextIds(corpus, encoder_of(byte_tokenizer()), 100, None).encoded(1, [0])
+
+
+@pytest.mark.parametrize("n_bytes", [10, 2_000_000])
+def test_a_text_that_is_none_is_named_with_its_row_group(tmp_path: Path, n_bytes: int) -> None:
+    pq.write_table(pa.table({"text": and_no_text("x" * n_bytes)}), tmp_path / "x.parquet")
+    ids = TextIds(Corpus(tmp_path), encoder_of(byte_tokenizer()), 100, None)
+    for read in (lambda: ids.lengths(0, np.arange(2)), lambda: ids.encoded(0, [1])):
+        with pytest.raises(DamagedError, match=r"x\.parquet: row group 0: a text that is not UTF-8"):
+            read()
 
 
 def test_a_tiktoken_encoding_is_known_by_what_decides_its_ids() -> None:
