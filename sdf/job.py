@@ -110,7 +110,7 @@ def job_of_snapshot(data: bytes, path: str) -> Job:
             tuple(Evaluation(**each) for each in content.get("evaluations", ())),
             cells=cells,
         )
-    except (ValueError, KeyError, TypeError, GenreError, ConstitutionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, GenreError, ConstitutionError) as error:
         raise DamagedError(f"{path}: not a recipe as sdf writes it ({error}); restore the file from a copy") from None
 
 

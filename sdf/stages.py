@@ -141,7 +141,7 @@ def kept(out: RunDir) -> tuple[Kept, ...]:
     try:
         listed = json.loads(data)["stages"]
         names = [(str(each["name"]), str(each["directory"])) for each in listed]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise DamagedError(
             f"{out.root}/{STAGES}: not a list of stages ({error!r}); run the same command again"
         ) from None

@@ -11,6 +11,7 @@ from support import GENRES, make_job
 from sdf.directory import differences, job_of, occupy
 from sdf.errors import DamagedError, RecipeChanged, StorageError
 from sdf.job import Job
+from sdf.stages import kept
 from sdf.storage import RunDir
 
 
@@ -112,7 +113,15 @@ def test_a_directory_without_a_corpus_or_with_an_unknown_one_is_refused(tmp_path
 
 
 def test_a_damaged_recipe_is_named_and_not_overwritten(tmp_path: Path, job: Job) -> None:
-    (tmp_path / "recipe.json").write_bytes(b"{")
-    with pytest.raises(DamagedError, match=r"recipe\.json: not a recipe as sdf writes it"):
-        occupy(RunDir(tmp_path), job, price)
-    assert (tmp_path / "recipe.json").read_bytes() == b"{"
+    for data in (b"{", b"[" * 100_000):
+        (tmp_path / "recipe.json").write_bytes(data)
+        with pytest.raises(DamagedError, match=r"recipe\.json: not a recipe as sdf writes it"):
+            occupy(RunDir(tmp_path), job, price)
+        assert (tmp_path / "recipe.json").read_bytes() == data
+
+
+def test_a_damaged_list_of_stages_is_named(tmp_path: Path) -> None:
+    for data in (b"{", b"[" * 100_000, b'{"stages": 7}'):
+        (tmp_path / "stages.json").write_bytes(data)
+        with pytest.raises(DamagedError, match=r"stages\.json: not a list of stages"):
+            kept(RunDir(tmp_path))
