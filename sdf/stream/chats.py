@@ -34,11 +34,12 @@ def template_of(encoder: Encoder) -> str:
 
 
 def encode_chat(encoder: Encoder, messages: Messages, tools: str | None, where: str) -> tuple[Ids, Mask]:
-    """Ids of the rendered chat, and 1 for each token of an assistant turn. `tools` is a JSON text."""
-    options: dict[str, Any] = {"tools": json.loads(tools)} if tools else {}
-    conversation = [{name: value for name, value in message.items() if value is not None} for message in messages]
+    """Ids of the rendered chat, and 1 for each token of an assistant turn. `tools` is a JSON text. StreamError for what
+    is no chat, or one that the template refuses."""
+    options: dict[str, Any] = {"tools": _parsed(tools, where)} if tools else {}
+    conversation = _conversation(messages, where)
     if "{% generation" in template_of(encoder) or "{%- generation" in template_of(encoder):
-        return _marked(encoder, conversation, options)
+        return _marked(encoder, conversation, options, where)
     text = _rendered(encoder, conversation, options, where)
     spans = [
         _span(encoder, conversation, position, options, text, where)
@@ -53,10 +54,23 @@ def encode_chat(encoder: Encoder, messages: Messages, tools: str | None, where: 
     return np.array(found.ids, TOKEN), mask
 
 
-def _marked(encoder: Encoder, conversation: Messages, options: dict[str, Any]) -> tuple[Ids, Mask]:
-    found = encoder.chat.apply_chat_template(
-        conversation, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **options
-    )
+def _parsed(tools: str, where: str) -> Any:
+    try:
+        return json.loads(tools)
+    except (ValueError, RecursionError) as error:
+        raise StreamError(f"{where}: its tools are no JSON ({error})") from None
+
+
+def _conversation(messages: Any, where: str) -> Messages:
+    turns = messages if isinstance(messages, list) else [messages]
+    if not all(isinstance(turn, dict) and turn.get("role") for turn in turns):
+        raise StreamError(f"{where}: holds no chat; `messages` is a list of {{role, content}}")
+    return [{name: value for name, value in turn.items() if value is not None} for turn in turns]
+
+
+def _marked(encoder: Encoder, conversation: Messages, options: dict[str, Any], where: str) -> tuple[Ids, Mask]:
+    options = {**options, "return_dict": True, "return_assistant_tokens_mask": True}
+    found = _applied(encoder, conversation, where, tokenize=True, **options)
     return np.array(found["input_ids"], TOKEN), np.array(found["assistant_masks"], LABEL)
 
 
@@ -74,8 +88,12 @@ def _span(
 
 
 def _rendered(encoder: Encoder, conversation: Messages, options: dict[str, Any], where: str, **more: Any) -> str:
+    return _applied(encoder, conversation, where, tokenize=False, **options, **more)
+
+
+def _applied(encoder: Encoder, conversation: Messages, where: str, **options: Any) -> Any:
     try:
-        return encoder.chat.apply_chat_template(conversation, tokenize=False, **options, **more)
+        return encoder.chat.apply_chat_template(conversation, **options)
     # What a template raises is its own; jinja's errors and the library's share no narrower base.
     except Exception as error:  # noqa: BLE001
         raise StreamError(f"{where}: the chat template of {encoder.name} refuses this chat ({error})") from None

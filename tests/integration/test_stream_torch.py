@@ -428,8 +428,28 @@ def test_a_template_that_cannot_tell_is_refused(talks: Corpus) -> None:
         next(iter(stream(talks, tokenizer=hugging_face(FORGETFUL))))
     with pytest.raises(StreamError, match=r"row \d+: the chat template of .* refuses this chat"):
         next(iter(stream(talks, tokenizer=hugging_face("{{ raise_exception('no') }}"))))
+    with pytest.raises(StreamError, match=r"row \d+: the chat template of .* refuses this chat"):
+        next(iter(stream(talks, tokenizer=hugging_face(MARKED + "{{ raise_exception('no') }}"))))
     with pytest.raises(TokenizerError, match="chats need a Hugging Face tokenizer"):
         stream(talks)
+
+
+SAID = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "That."}]
+
+
+@pytest.mark.parametrize("template", [CHATML, MARKED])
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        *(({"messages": messages}, "holds no chat") for messages in (["What?"], "What?", 7, [{"content": "What?"}])),
+        *(({"messages": SAID, "tools": tools}, "its tools are no JSON") for tools in ("{half", "[" * 100_000)),
+        ({"messages": SAID, "tools": "7"}, "the chat template of .* refuses this chat"),
+    ],
+)
+def test_what_is_no_chat_is_named_with_its_row(row: Any, words: str, template: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_text(json.dumps(row) + "\n")
+    with pytest.raises(StreamError, match=rf"x\.jsonl:1, row 0: {words}"):
+        next(iter(stream(Corpus(tmp_path, "chats"), tokenizer=hugging_face(template))))
 
 
 def test_the_three_kinds_of_tokenizer(corpus: Corpus, tmp_path: Path) -> None:
