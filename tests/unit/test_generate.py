@@ -62,6 +62,8 @@ def test_steps_are_asked_in_file_order_and_each_reads_the_ones_before(job: Job) 
     ("bad", "reason"),
     [
         (refused("policy"), "refused (policy)"),
+        (refused("I cannot: \x1b[2J"), "refused"),
+        (refused("x" * 41), "refused"),
         (Answer("<document>Half a", "length", "a-model"), "truncated"),
         ("", "empty"),
         ("   \n", "empty"),
@@ -151,6 +153,8 @@ def test_a_round_keeps_as_many_angles_as_it_has_places(job: Job) -> None:
     ("bad", "reason"),
     [
         (refused("policy"), "refused (policy)"),
+        (refused("I cannot: \x1b[2J"), "refused"),
+        (refused("x" * 41), "refused"),
         (Answer("1. Half a", "length", "a-model"), "truncated"),
         ("", "empty"),
         ("No list.", "unparsable list"),

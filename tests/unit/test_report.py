@@ -231,6 +231,16 @@ def test_a_stage_begins_with_a_line_and_with_no_rate_of_the_one_before() -> None
     assert last.startswith("5,400 of 5,000 ") and " 1,225 tokens/s" in last
 
 
+def test_a_stage_with_the_genres_and_the_target_of_the_one_before_is_another() -> None:
+    stream, now = io.StringIO(), [0.0]
+    with Lines(stream, clock=lambda: now[0]) as lines:
+        lines.tell(replace(progress(900), n_settled=40))
+        now[0] += 2
+        lines.tell(replace(progress(100), n_settled=3))
+    first, second = stream.getvalue().splitlines()
+    assert first.startswith("900 of 1,000") and second.startswith("100 of 1,000") and " 0 tokens/s" in second
+
+
 def test_all_there_is_is_measured_in_briefs() -> None:
     rate = Rate()
     rate.add(0.0, 0)

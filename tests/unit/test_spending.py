@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from support import NOTE, make_job
 
+from sdf.grants.dollars import Grants
 from sdf.grants.spending import Spending
 from sdf.ledger import read_ledger
 from sdf.money.allowance import Account
@@ -32,3 +33,14 @@ def test_a_cap_that_binds_tells_apart_what_is_spent_and_what_is_presumed(tmp_pat
     assert str(found).startswith(
         "--max-cost: $0.0599 of $0.9000 spent, up to $0.7900 more presumed, and the next request may cost up to $0."
     )
+
+
+def test_what_a_worker_gets_ahead_of_need_leaves_the_others_theirs() -> None:
+    grants = Grants(100.0, 0.0)
+    for worker in ("a", "b"):
+        grants.hire(worker)
+    grants.hear("a", Account(0.0, wanted=16.0, least=16.0), 0.0)
+    assert grants.decide() and grants.granted() == {"a": 16.0, "b": 0.0}
+    # Eight dollars a second: it would take 20 ahead, and a quarter of the 84 that are free is for two.
+    grants.hear("a", Account(16.0, spent=16.0), 1.0)
+    assert grants.decide() and grants.granted() == {"a": 26.5, "b": 0.0}
