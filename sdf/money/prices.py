@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,16 +30,20 @@ DATE = re.compile(r"[-@]20\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])|-20\d\d-(0[1-
 MILLION = 1_000_000
 
 
+# Strict: `true` is no dollar.
+Dollars = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+
+
 class Rates(BaseModel):
     """Dollars per million tokens. What a table leaves out of the cache's rates costs as much as input."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    input: float = Field(ge=0, allow_inf_nan=False)
-    output: float = Field(ge=0, allow_inf_nan=False)
-    cache_write_5m: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    cache_write_1h: float | None = Field(default=None, ge=0, allow_inf_nan=False)
-    cache_read: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    input: Dollars
+    output: Dollars
+    cache_write_5m: Dollars | None = None
+    cache_write_1h: Dollars | None = None
+    cache_read: Dollars | None = None
 
     def write(self, ttl: Ttl) -> float:
         written = self.cache_write_5m if ttl == "5m" else self.cache_write_1h
@@ -95,7 +99,7 @@ class Prices(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    date: str = Field(pattern=r"^\d{4}-\d\d-\d\d$")
+    date: str = Field(pattern=r"^\d{4}-(0[1-9]|1[0-2])-(0[1-9]|[12]\d|3[01])$")
     source: str = Field(min_length=1)
     models: dict[str, dict[str, Price]]
 

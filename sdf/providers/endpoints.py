@@ -79,7 +79,7 @@ def seconds(provider: str, name: str, value: str, most: float = MAX_SECONDS) -> 
     except ValueError:
         number = math.nan
     if not 0 < number <= most:
-        raise RecipeError(f"provider {provider}: {name} is {value!r}; write seconds above 0, up to {most:g}")
+        raise RecipeError(f"provider {provider}: {name} is {value!r}; write seconds above 0, up to {most:,.0f}")
     return number
 
 

@@ -126,6 +126,14 @@ class Recipe(BaseModel):
     def _positive(cls, mix: dict[str, float]) -> dict[str, float]:
         return positive(mix)
 
+    @field_validator("max_cost", "temperature", "top_p", mode="before")
+    @classmethod
+    def _no_truth(cls, value: object) -> object:
+        # It would count as 1.
+        if isinstance(value, bool):
+            raise ValueError("is a number, and no true or false")  # noqa: TRY004  pydantic knows no other
+        return value
+
     @field_validator("max_cost")
     @classmethod
     def _some_money(cls, cap: float | None) -> float | None:

@@ -71,6 +71,8 @@ def test_a_mix_on_the_command_line_may_change_the_file_s(tmp_path: Path) -> None
         ({"mix": {"note": 0}}, r"share of 'note' is 0"),
         ({"mix": {"note": -1}}, r"share of 'note' is -1"),
         ({"mix": {}}, "mix"),
+        ({"max_cost": True}, r"max_cost: is a number, and no true or false"),
+        ({"temperature": True}, r"temperature: is a number"),
         ({"toknes": 5}, r"toknes.*tokens"),
         ({"checks_off": ["lnk"]}, r"unknown check 'lnk'; did you mean 'link'"),
         ({"holdout": 1}, "holdout"),
