@@ -311,6 +311,13 @@ def test_calls_that_are_no_list_are_none(calls: object) -> None:
     assert answer(reply({"content": "Yes.", "tool_calls": calls})).tool_calls is None
 
 
+def test_a_cache_read_no_more_than_there_was() -> None:
+    choice = {"message": {"content": "Yes."}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 7, "completion_tokens": 3, "prompt_tokens_details": {"cached_tokens": 500}}
+    found = answer(lambda asked: "body:" + json.dumps({"choices": [choice], "usage": usage}))
+    assert found.usage == Usage(0, 3, 7)
+
+
 @pytest.mark.parametrize("count", [10**400, 10**13, -1, 1.5, "7", None])
 def test_a_count_that_is_none_counts_as_not_told(count: object) -> None:
     said = {"choices": [{"message": {"content": "Yes."}, "finish_reason": "stop"}], "usage": {"prompt_tokens": count}}
