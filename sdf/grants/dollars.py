@@ -1,6 +1,6 @@
 """Who may spend how much: a cap on dollars that holds over all workers, all crashes and all runs of a directory.
 
-    cap = spent before + what workers hold (granted, and not given back) + free
+    cap = spent before + what workers hold (granted or inherited, and not given back) + free
 
 What was granted and never given back counts as spent from then on, unless the ledger proves more: a kill costs the
 worst case of what was in flight, and some seconds of spending granted ahead. Amounts are cumulative, so messages may be
@@ -39,7 +39,7 @@ class _Holder:
         """What counts against the cap."""
         if not self.is_open and not self.is_lost:
             return self.account.spent
-        return max(self.granted - self.account.returned, self.account.spent)
+        return max(self.granted + self.account.inherited - self.account.returned, self.account.spent)
 
     @property
     def is_short(self) -> bool:
@@ -47,10 +47,11 @@ class _Holder:
 
 
 class Grants:
-    """The books: pure, no clock and no disk. `before` was spent by earlier epochs."""
+    """The books: pure, no clock and no disk. `before` was spent by earlier epochs, or set aside for what they left at
+    an API; of this, workers inherit what they wait for themselves."""
 
     def __init__(self, cap: float, before: float) -> None:
-        self.cap, self.before = cap, before
+        self.cap, self._before = cap, before
         self._holders: dict[str, _Holder] = {}
         self._n_decisions = 0
         self.recall = False
@@ -61,7 +62,8 @@ class Grants:
     def hear(self, worker: str, account: Account, now: float) -> None:
         """A worker's newest word. Older words that arrive late change nothing."""
         holder = self._holders[worker]
-        if account.spent < holder.account.spent or account.returned < holder.account.returned:
+        newest = holder.account
+        if account.spent < newest.spent or account.returned < newest.returned or account.inherited < newest.inherited:
             return
         if holder.heard_at is not None and now > holder.heard_at:
             spent = (account.spent - holder.account.spent) / (now - holder.heard_at)
@@ -79,6 +81,11 @@ class Grants:
         self._holders[worker].is_lost = True
 
     @property
+    def before(self) -> float:
+        """What nobody inherited."""
+        return self._before - math.fsum(each.account.inherited for each in self._all)
+
+    @property
     def spent(self) -> float:
         """What is known to be spent, or taken for it; what workers hold besides is not in it."""
         return self.before + math.fsum(each.held if each.is_lost else each.account.spent for each in self._all)
@@ -94,7 +101,7 @@ class Grants:
     def decide(self) -> bool:
         """Grants what is needed and what will be, as far as the cap allows; whether any grant was raised."""
         self._n_decisions += 1
-        before = {worker: holder.granted for worker, holder in self._holders.items()}
+        had = {worker: holder.granted for worker, holder in self._holders.items()}
         for holder in self._all:
             if not holder.is_short:
                 holder.short_since = None
@@ -107,7 +114,7 @@ class Grants:
         if not self.recall:
             for holder in self._all:
                 self._give_ahead(holder)
-        return any(holder.granted > before[worker] for worker, holder in self._holders.items())
+        return any(holder.granted > had[worker] for worker, holder in self._holders.items())
 
     def _give_needed(self, holder: _Holder) -> None:
         """Money for what waits; else for some of it; else what others do not use is asked back."""
@@ -124,7 +131,7 @@ class Grants:
     def _give_ahead(self, holder: _Holder) -> None:
         if not holder.is_open:
             return
-        idle = holder.granted - holder.account.spent - holder.account.returned - holder.account.reserved
+        idle = holder.account.idle + holder.granted - (holder.account.granted or 0.0)
         n_open = sum(each.is_open for each in self._all)
         missing = min(holder.rate * AHEAD - max(0.0, idle), self.free * AHEAD_OF_FREE / n_open)
         # Crumbs are not worth a write.
@@ -147,11 +154,12 @@ class Grants:
         return min(waiting) if min(waiting) > pot + TOLERANCE else None
 
     def record(self) -> dict[str, Any]:
-        """What a later run needs: of each worker what it was granted, and what of that came back."""
+        """What a later run needs: of each worker what it was granted, and what came back of that and of what it
+        inherited."""
         return {
             "workers": {
-                worker: {"granted": holder.granted, "returned": holder.granted - holder.held}
+                worker: {"granted": holder.granted, "returned": holder.granted + holder.account.inherited - holder.held}
                 for worker, holder in sorted(self._holders.items())
-                if holder.granted
+                if holder.granted or holder.account.inherited
             }
         }

@@ -91,7 +91,8 @@ class Spending:
         assumed = math.fsum(each.assumed for each in self._accounts.values())
         here = math.fsum(each.spent - each.assumed for each in self._accounts.values())
         spent = self._before.proved + here
-        presumed = self._before.presumed + assumed
+        inherited = math.fsum(each.inherited for each in self._accounts.values())
+        presumed = max(0.0, self._before.presumed - inherited) + assumed
         if self._treasury is not None:
             presumed = max(presumed, self._treasury.grants.spent - spent)
         n_unpriced = sum(each.n_unpriced for each in self._accounts.values())

@@ -11,7 +11,7 @@ from sdf.grants.treasury import outstanding
 from sdf.job import Job
 from sdf.ledger import LedgerView
 from sdf.money.prices import tariff
-from sdf.providers.batch_log import BatchLog
+from sdf.providers.batch_log import BatchLog, Ended
 from sdf.storage import RunDir
 
 
@@ -96,27 +96,60 @@ class Spent:
 def spent_in(run_dir: RunDir, view: LedgerView, *, before_epoch: int | None = None) -> Spent:
     """Of all epochs, or of those before one. DamagedError names a record that cannot be read."""
     proved = {name: cost for name, cost in view.cost_by_writer.items() if _is_before(name, before_epoch)}
-    submitted, presumed = _submitted(run_dir, view)
+    elsewhere, presumed = _in_batches(run_dir, view)
     for worker, amount in outstanding(run_dir).items():
         if _is_before(worker, before_epoch):
-            presumed += max(0.0, amount - proved.get(worker, 0.0) - submitted.get(worker, 0.0))
+            presumed += max(0.0, amount - proved.get(worker, 0.0) - elsewhere.get(worker, 0.0))
     return Spent(math.fsum(proved.values()), presumed)
 
 
-def _submitted(run_dir: RunDir, view: LedgerView) -> tuple[dict[str, float], float]:
-    """Dollars that workers set aside for what they submitted in batches and did not collect, by worker; and those of
-    what nobody has collected yet: it counts once, at its worst, however many runs have waited for it."""
+def _in_batches(run_dir: RunDir, view: LedgerView) -> tuple[dict[str, float], float]:
+    """Of requests in batches. First, by worker: dollars that it set aside and that are told elsewhere, because another
+    has the answer or nobody has; less what it inherited. Then those of which nobody knows yet, or ever will, what they
+    cost: each counts once, at its worst, however many runs have waited for it."""
+    log = BatchLog(run_dir, "books")
     by_worker: dict[str, dict[str, float]] = {}
     waiting: dict[str, float] = {}
-    for sent in BatchLog(run_dir, "books").known():
-        own = by_worker.setdefault(sent.writer, {})
+    lost = list[float]()
+    given_up: set[tuple[str, str]] = set()
+
+    def set_aside(worker: str, key: str, usd: float) -> None:
+        own = by_worker.setdefault(worker, {})
+        own[key] = max(usd, own.get(key, 0.0))
+
+    for sent in log.known():
+        ended = sent.ended or Ended("")
+        given_up.update((ended.by, key) for key in ended.unbilled)
         for key, usd in zip(sent.ids, sent.usd, strict=True):
-            answered = view.keys.find(key)
-            if answered is None or answered.part.rpartition("-")[0] != sent.writer:
-                own[key] = max(usd, own.get(key, 0.0))
-            if answered is None:
-                waiting[key] = max(usd, waiting.get(key, 0.0))
-    return {worker: math.fsum(own.values()) for worker, own in by_worker.items()}, math.fsum(waiting.values())
+            answerer = _answerer(view, key)
+            if key in ended.unbilled:
+                # Its own sender went on with the money.
+                is_unsettled = ended.by != sent.writer
+            elif key in ended.lost:
+                lost.append(usd)
+                is_unsettled = True
+            else:
+                is_unsettled = answerer != sent.writer
+                if answerer is None:
+                    waiting[key] = max(usd, waiting.get(key, 0.0))
+            if is_unsettled:
+                set_aside(sent.writer, key, usd)
+    for claim in log.taken():
+        for key, usd in zip(claim.ids, claim.usd, strict=True):
+            answerer = _answerer(view, key)
+            is_elsewhere = key in waiting if answerer is None else answerer != claim.writer
+            if is_elsewhere and (claim.writer, key) not in given_up:
+                set_aside(claim.writer, key, usd)
+    elsewhere = {worker: math.fsum(own.values()) for worker, own in by_worker.items()}
+    for taken in log.taken():
+        elsewhere[taken.writer] = elsewhere.get(taken.writer, 0.0) - taken.inherited
+    return elsewhere, math.fsum([*waiting.values(), *lost])
+
+
+def _answerer(view: LedgerView, key: str) -> str | None:
+    """Whose part of the ledger holds the answer."""
+    found = view.keys.find(key)
+    return None if found is None else found.part.rpartition("-")[0]
 
 
 def _is_before(worker: str, epoch: int | None) -> bool:

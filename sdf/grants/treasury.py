@@ -61,7 +61,7 @@ class Treasury:
 
 
 def outstanding(run_dir: RunDir) -> dict[str, float]:
-    """ "000003/w0001-000" -> dollars that it was granted and did not give back."""
+    """ "000003/w0001-000" -> dollars that it was granted, less what it gave back of those and of what it inherited."""
     found: dict[str, float] = {}
     for path, _ in run_dir.files("ledger"):
         match = PATH.fullmatch(path)

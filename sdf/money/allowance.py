@@ -62,6 +62,7 @@ class Account:
     """A worker's word on its money, in dollars.
 
     granted: what it has heard of so far; None: no cap.
+    inherited: besides, what earlier runs had set aside for requests that it waits for now; of its whole life.
     spent, returned: of its whole life. `assumed` is the part of spent that no usage proves: attempts whose outcome
         is unknown, at their worst case.
     reserved: for what is in flight. wanted: beyond all that, what the requests that wait for money need; `least` is
@@ -77,11 +78,12 @@ class Account:
     wanted: float = 0.0
     least: float | None = None
     n_unpriced: int = 0
+    inherited: float = 0.0
 
     @property
     def idle(self) -> float:
         """What lies neither spent nor reserved, nor was given back."""
-        return (self.granted or 0.0) - self.spent - self.reserved - self.returned
+        return (self.granted or 0.0) + self.inherited - self.spent - self.reserved - self.returned
 
 
 @dataclass(frozen=True, slots=True)

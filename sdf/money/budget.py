@@ -39,7 +39,8 @@ class _Waiter:
 class Purse:
     """Money of one worker, in dollars; `granted` None: no cap, and only counted. For one event loop.
 
-    Holds at every moment: spent + reserved + returned <= granted, unless an answer cost more than its worst case.
+    Holds at every moment: spent + reserved + returned <= granted + inherited, unless an answer cost more than its worst
+    case.
     `on_short` is called when requests begin to wait for money.
     """
 
@@ -49,6 +50,7 @@ class Purse:
     assumed: float = 0.0
     reserved: float = 0.0
     returned: float = 0.0
+    inherited: float = 0.0
     n_unpriced: int = 0
     n_out: int = 0
     _waiting: deque[_Waiter] = field(default_factory=deque[_Waiter])
@@ -58,7 +60,7 @@ class Purse:
     def available(self) -> float:
         if self.granted is None:
             return math.inf
-        return self.granted - self.spent - self.reserved - self.returned
+        return self.granted + self.inherited - self.spent - self.reserved - self.returned
 
     @property
     def is_short(self) -> bool:
@@ -86,6 +88,11 @@ class Purse:
                 self._put_back(worst)
             self._serve()
             raise
+
+    def inherit(self, amount: float) -> None:
+        """Dollars that an earlier run set aside for a request lie aside for it here; needs a `settle` too."""
+        self.inherited += amount
+        self._take(amount)
 
     def settle(self, worst: float, cost: float | None, *, proved: bool = True) -> None:
         """Ends a reservation: `cost` is what it came to, None where no price is known; unless `proved`, assumed."""
@@ -126,6 +133,7 @@ class Purse:
             wanted=max(0.0, math.fsum(worst) - available) if worst else 0.0,
             least=max(0.0, min(worst) - available) if worst else None,
             n_unpriced=self.n_unpriced,
+            inherited=self.inherited,
         )
 
     def _fits(self, worst: float) -> bool:
@@ -172,6 +180,10 @@ class Till:
 
     def worst(self, request: Request) -> float:
         return self.tariff.worst(self._most_input(request), request.sampling.max_tokens)
+
+    def inherit(self, amount: float) -> None:
+        """As of `Purse.inherit`; the request's attempt is settled as if it had been reserved."""
+        self.purse.inherit(amount)
 
     def paid(self, request: Request, worst: float, usage: Usage) -> None:
         """The attempt was answered."""

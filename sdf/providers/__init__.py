@@ -66,8 +66,13 @@ class Batched(Provider, Protocol):
         """As of any provider; `worst` dollars are set aside for the request, and stand in its record."""
         ...
 
+    async def take_over(self, request: Request, worst: float) -> float:
+        """Before `worst` dollars are set aside for the request: those that an earlier run set aside for it, if a batch
+        of that run holds it. From now on they are this worker's, and so is the waiting."""
+        ...
+
     def is_at_stake(self, request: Request) -> bool:
-        """Whether this worker has submitted the request, and nothing came of it yet."""
+        """Whether this worker has submitted the request, or taken it over, and nothing came of it yet."""
         ...
 
     def drain(self) -> None:

@@ -3,6 +3,8 @@
     batches/000003-w0001-000-0002.json        what is to be in it, durable before `create`
     batches/000003-w0001-000-0002.id.json     the id it got; without one nobody knows whether it was created
     batches/000003-w0001-000-0002.void.json   it was not: its requests are free to go elsewhere
+    batches/000003-w0001-000-0002.ended.json  it was, and left some of them unanswered: these are free too
+    batches/000004-w0000-000-0001.taken.json  requests of earlier batches that another worker waits for from now on
 
 Records are never changed and never deleted, so any worker of any later run finds what an earlier one has paid for.
 Every method reads or writes the disk: call them from a thread.
@@ -11,41 +13,55 @@ Every method reads or writes the disk: call them from a thread.
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
 from array import array
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from itertools import compress
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from sdf.errors import DamagedError, StorageError
 from sdf.storage import RunDir
 
+_T = TypeVar("_T")
+
 BATCHES = RunDir.batches
-RECORD, ID, VOID = ".json", ".id.json", ".void.json"
+RECORD, ID, VOID, ENDED, TAKEN = ".json", ".id.json", ".void.json", ".ended.json", ".taken.json"
 
 # A request key.
 CUSTOM_ID = re.compile(r"[0-9a-f]{32}")
 ID_CHARS = 32
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a batch left unanswered, as its collector `by` ("000003/w0001-000") found: `unbilled` requests errored,
+    expired or were canceled; of the `lost` nobody can tell, since the API kept their results no longer."""
+
+    by: str
+    unbilled: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.unbilled or key in self.lost
+
+
 @dataclass(slots=True)
-class Sent:
-    """A batch that was asked for. `at` is in seconds since 1970 by the writer's clock; with `batch` None nobody knows
-    whether it was created. `joined` holds its custom ids, one behind the other: a corpus has a million of them; `usd`
-    what was set aside for each, in dollars."""
+class Claim:
+    """Requests and the dollars set aside for each. `joined` holds custom ids, one behind the other: a corpus has a
+    million of them."""
 
     name: str
     joined: str
-    at: float
     usd: array[float]
-    batch: str | None = None
 
     @property
     def writer(self) -> str:
-        """Who sent it, as the ledger names its parts: "000003/w0001-000"."""
-        return self.name.rpartition("-")[0].replace("-", "/", 1)
+        """Whose it is, as the ledger names its parts: "000003/w0001-000"."""
+        return _part(self.name.rpartition("-")[0])
 
     @property
     def n_requests(self) -> int:
@@ -54,6 +70,31 @@ class Sent:
     @property
     def ids(self) -> Iterator[str]:
         return (self.joined[at : at + ID_CHARS] for at in range(0, len(self.joined), ID_CHARS))
+
+
+@dataclass(slots=True)
+class Sent(Claim):
+    """A batch that was asked for. `at` is in seconds since 1970 by the writer's clock; with `batch` None nobody knows
+    whether it was created; `ended` None: it goes on, or answered all."""
+
+    at: float
+    batch: str | None = None
+    ended: Ended | None = None
+
+    def is_free(self, key: str) -> bool:
+        """Whether it is clear that it gives this request of its own no answer."""
+        return self.ended is not None and key in self.ended
+
+
+@dataclass(slots=True)
+class Taken(Claim):
+    """Requests of others that a worker waits for; `is_inherited`, of each: its dollars had lain aside before."""
+
+    is_inherited: Sequence[bool]
+
+    @property
+    def inherited(self) -> float:
+        return math.fsum(compress(self.usd, self.is_inherited))
 
 
 class UnderWay(NamedTuple):
@@ -79,11 +120,17 @@ class BatchLog:
         self._run_dir, self._writer, self._clock = run_dir, writer, clock
         self._n_written = 0
         self._known: dict[str, Sent] = {}
+        self._taken: dict[str, Taken] = {}
         self._turn = threading.Lock()
 
     @property
     def where(self) -> str:
         return f"{self._run_dir.root}/{BATCHES}"
+
+    @property
+    def writer(self) -> str:
+        """As the ledger names its parts."""
+        return _part(self._writer)
 
     def now(self) -> float:
         return self._clock()
@@ -95,11 +142,9 @@ class BatchLog:
     def intend(self, ids: Sequence[str], usd: Sequence[float]) -> Sent:
         """Durable when it returns: whatever happens next, these requests will be looked for before they are sent."""
         with self._turn:
-            sent = Sent(f"{self._writer}-{self._n_written:04d}", "".join(ids), self._clock(), array("d", usd))
-            self._n_written += 1
+            sent = Sent(self._next_name(), "".join(ids), array("d", usd), self._clock())
             self._known[sent.name] = sent
-        if not self._put(sent.name + RECORD, {"at": sent.at, "ids": list(ids), "usd": list(usd)}):
-            raise StorageError(f"{self.where}/{sent.name}{RECORD}: written by another; is a second run going on?")
+        self._put_new(sent.name + RECORD, {"at": sent.at, "ids": list(ids), "usd": list(usd)})
         return sent
 
     def identify(self, sent: Sent, batch: str) -> None:
@@ -110,47 +155,75 @@ class BatchLog:
     def void(self, sent: Sent) -> None:
         self._put(sent.name + VOID, {})
 
+    def end(self, sent: Sent, *, unbilled: Collection[str] = (), lost: Collection[str] = ()) -> None:
+        """Durable when it returns: these requests of a batch that has ended may go out again. The first word stands."""
+        if self._put(sent.name + ENDED, {"by": self.writer, "unbilled": sorted(unbilled), "lost": sorted(lost)}):
+            sent.ended = Ended(self.writer, frozenset(unbilled), frozenset(lost))
+        else:
+            sent.ended = self._parsed(sent.name + ENDED, _ended)
+
+    def take(self, usd: Mapping[str, float], inherited: Collection[str]) -> None:
+        """Durable when it returns: this worker waits for these requests of others, and so many dollars lie aside for
+        each; those `inherited` had lain aside before."""
+        with self._turn:
+            name = self._next_name()
+        self._put_new(
+            name + TAKEN,
+            {"ids": list(usd), "usd": list(usd.values()), "is_inherited": [key in inherited for key in usd]},
+        )
+
     def known(self) -> list[Sent]:
         """Every batch that was or may have been created, by name. DamagedError names a file that is torn."""
         with self._turn:
-            names = [path.removeprefix(f"{BATCHES}/") for path, _ in self._run_dir.files(BATCHES)]
-            given = {name.removesuffix(ID) for name in names if name.endswith(ID)}
-            void = {name.removesuffix(VOID) for name in names if name.endswith(VOID)}
+            names = self._names()
+            given, void, ended = (_stems(names, suffix) for suffix in (ID, VOID, ENDED))
             found: list[Sent] = []
             for name in _records(names):
                 if name not in self._known:
-                    self._known[name] = self._read(name)
+                    self._known[name] = self._parsed(
+                        name + RECORD, lambda record, name=name: Sent(name, *_claimed(record), float(record["at"]))
+                    )
                 sent = self._known[name]
                 if sent.batch is None and name in given:
-                    sent.batch = self._read_id(name)
+                    sent.batch = self._parsed(name + ID, lambda record: str(record["batch"]))
+                if sent.ended is None and name in ended:
+                    sent.ended = self._parsed(name + ENDED, _ended)
                 if name not in void:
                     found.append(sent)
             return found
 
+    def taken(self) -> list[Taken]:
+        """What workers took over from others, by name. DamagedError names a file that is torn."""
+        with self._turn:
+            for name in _stems(self._names(), TAKEN) - self._taken.keys():
+                self._taken[name] = self._parsed(
+                    name + TAKEN, lambda record, name=name: Taken(name, *_claimed(record), record["is_inherited"])
+                )
+            return [self._taken[name] for name in sorted(self._taken)]
+
     def holding(self, ids: Collection[str]) -> dict[str, list[Sent]]:
-        """By custom id, those of the known batches that hold it, by name."""
+        """By custom id, those of the known batches that hold it and may answer it, by name."""
         wanted = set(ids)
         found: dict[str, list[Sent]] = {}
         for sent in self.known():
             for key in wanted.intersection(sent.ids):
-                found.setdefault(key, []).append(sent)
+                if not sent.is_free(key):
+                    found.setdefault(key, []).append(sent)
         return found
 
-    def _read(self, name: str) -> Sent:
-        try:
-            record = self._get(name + RECORD)
-            joined = "".join(record["ids"])
-            if not all(map(CUSTOM_ID.fullmatch, record["ids"])) or len(record["usd"]) != len(record["ids"]):
-                raise ValueError(name)
-            return Sent(name, joined, float(record["at"]), array("d", record["usd"]))
-        except (ValueError, KeyError, TypeError):
-            raise self._damaged(name + RECORD) from None
+    def _next_name(self) -> str:
+        name = f"{self._writer}-{self._n_written:04d}"
+        self._n_written += 1
+        return name
 
-    def _read_id(self, name: str) -> str:
+    def _names(self) -> list[str]:
+        return [path.removeprefix(f"{BATCHES}/") for path, _ in self._run_dir.files(BATCHES)]
+
+    def _parsed(self, file: str, parse: Callable[[dict[str, Any]], _T]) -> _T:
         try:
-            return str(self._get(name + ID)["batch"])
+            return parse(self._get(file))
         except (ValueError, KeyError, TypeError):
-            raise self._damaged(name + ID) from None
+            raise self._damaged(file) from None
 
     def _damaged(self, file: str) -> DamagedError:
         return DamagedError(
@@ -164,12 +237,36 @@ class BatchLog:
             raise TypeError(file)
         return found
 
+    def _put_new(self, file: str, content: dict[str, Any]) -> None:
+        if not self._put(file, content):
+            raise StorageError(f"{self.where}/{file}: written by another; is a second run going on?")
+
     def _put(self, file: str, content: dict[str, Any]) -> bool:
         data = json.dumps(content, separators=(",", ":")).encode() + b"\n"
         return self._run_dir.put_if_absent(f"{BATCHES}/{file}", data)
 
 
+def _part(writer: str) -> str:
+    """ "000003-w0001-000" -> "000003/w0001-000"."""
+    return writer.replace("-", "/", 1)
+
+
+def _claimed(record: Mapping[str, Any]) -> tuple[str, array[float]]:
+    """Ids, joined, and the dollars of each. ValueError for what is neither."""
+    if not all(map(CUSTOM_ID.fullmatch, record["ids"])) or len(record["usd"]) != len(record["ids"]):
+        raise ValueError("ids")
+    return "".join(record["ids"]), array("d", record["usd"])
+
+
+def _ended(record: Mapping[str, Any]) -> Ended:
+    return Ended(str(record["by"]), frozenset(record["unbilled"]), frozenset(record["lost"]))
+
+
+def _stems(names: Sequence[str], suffix: str) -> set[str]:
+    return {name.removesuffix(suffix) for name in names if name.endswith(suffix)}
+
+
 def _records(names: Sequence[str]) -> Iterator[str]:
     for name in names:
-        if name.endswith(RECORD) and not name.endswith((ID, VOID)):
+        if name.endswith(RECORD) and not name.endswith((ID, VOID, ENDED, TAKEN)):
             yield name.removesuffix(RECORD)

@@ -134,11 +134,27 @@ class Governor:
     async def close(self) -> None:
         await self._provider.close()
 
+    async def _inherit(self, request: Request) -> float:
+        """Dollars that lie aside for the request since an earlier run, and are this worker's from now on."""
+        if self._batched is None:
+            return 0.0
+        amount = await self._batched.take_over(request, self._till.worst(request))
+        if amount:
+            self._till.inherit(amount)
+        return amount
+
     async def _until_settled(self, request: Request) -> Answer:
         trials = _Trials()
         rejection, wait = None, 0.0
+        inherited = await self._inherit(request)
         while True:
-            worst = await self._permit(request)
+            try:
+                worst = await self._permit(request, inherited)
+            except BaseException:
+                if inherited:
+                    self._till.lost(inherited)
+                raise
+            inherited = 0.0
             n_cuts, turn = self._n_cuts, self._turn
             try:
                 answer = await self._paid(request, worst)
@@ -268,22 +284,23 @@ class Governor:
 
     # --- permits and waiting ---
 
-    async def _permit(self, request: Request) -> float:
+    async def _permit(self, request: Request, inherited: float) -> float:
         """Returns with a permit and the dollars for one attempt, never during a pause, nor before the pace allows it;
-        while a pause lasts it holds neither."""
+        while a pause lasts it holds neither, but what is `inherited`."""
         while True:
             await self._nap(self._resume_at - self._clock())
             await self._take()
             try:
                 await self._nap(self._pace.wait(self._clock()))
-                worst = await self._till.reserve(request)
+                worst = inherited or await self._till.reserve(request)
             except BaseException:
                 self._release()
                 raise
             if self._broken is None and self._resume_at <= self._clock() and not self._pace.wait(self._clock()):
                 self._pace.sent()
                 return worst
-            self._till.refused(worst)
+            if not inherited:
+                self._till.refused(worst)
             self._release()
 
     async def _take(self) -> None:
@@ -329,31 +346,25 @@ class Governor:
 
     async def _paid(self, request: Request, worst: float) -> Answer:
         """Sends the request, and settles what lies aside for it by what became of it."""
-        is_lost = True
         try:
             answer = await self._send(request, worst)
-            is_lost = False
-        except ProviderError as error:
-            is_lost = isinstance(error, Unavailable) and error.maybe_billed
-            if not is_lost:
-                self._till.refused(worst)
-            raise
-        except Stopped:
-            is_lost = False
-            self._till.refused(worst)
-            raise
-        finally:
-            if is_lost and self._is_at_stake(request):
+        except BaseException as error:
+            if self._may_be_billed(request, error):
                 self._till.lost(worst)
-            elif is_lost:
+            else:
                 self._till.refused(worst)
+            raise
         self._till.paid(request, worst, answer.usage)
         self._pace.answered(answer.usage)
         return answer
 
-    def _is_at_stake(self, request: Request) -> bool:
-        """What an earlier worker submitted is on its record, with what it set aside."""
-        return self._batched is None or self._batched.is_at_stake(request)
+    def _may_be_billed(self, request: Request, error: BaseException) -> bool:
+        """What a batch holds may be as long as nothing came of it, whatever ended the waiting."""
+        if self._batched is not None:
+            return self._batched.is_at_stake(request)
+        if isinstance(error, ProviderError):
+            return isinstance(error, Unavailable) and error.maybe_billed
+        return not isinstance(error, Stopped)
 
     async def _send(self, request: Request, worst: float) -> Answer:
         asking = self._batched.answer(request, worst) if self._batched else self._provider.answer(request)

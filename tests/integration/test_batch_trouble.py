@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from sdf import api
 from sdf.cli import app
 from sdf.errors import BudgetExhausted, CircuitOpen, NotServed, RecipeError, SdfError, StillProcessing, UsageError
 from sdf.grants import treasury
+from sdf.grants.spent import Cost
 from sdf.money.prices import builtin, tariff
 from sdf.providers.anthropic import batch_api
 from sdf.providers.batch_log import BatchLog
@@ -300,6 +302,12 @@ def billed(server: FakeBatches) -> float:
     return server.api.billed_usd(tariff(builtin(), "anthropic-batch", {}, "claude-opus-5-5"))
 
 
+def cost_of(out: Path) -> Cost:
+    cost = api.status(out).cost
+    assert cost is not None
+    return cost
+
+
 def test_a_cap_holds_and_neither_money_nor_the_pool_waits_for_the_other(
     oracle: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -326,27 +334,74 @@ def test_a_run_that_is_left_is_gone_on_with_under_its_own_cap(
         seen: list[float] = []
         for _ in range(3):
             left_behind(recipe, out, server, max_cost=20)
-            cost = api.status(out).cost
+            cost = cost_of(out)
             assert cost.spent == 0
             seen.append(cost.presumed)
         assert seen == pytest.approx([seen[0]] * 3) and seen[0] > 0
         server.lasts = 1
-        cap, n_runs = seen[0] + 0.15, 0
-        while not finished(recipe, out, server, cap):
-            n_runs += 1
-            assert n_runs < 10
-        assert billed(server) <= cap
-        cost = api.status(out).cost
-        assert cost.spent == pytest.approx(billed(server)) and cost.presumed == pytest.approx(0.0)
+        # Not a cent more: the money for what lies there was set aside when it was sent.
+        outcome = make(recipe, out, **given(server), max_cost=seen[0])
+        assert outcome.finished and outcome.cost is not None
+        assert billed(server) <= seen[0]
+        told = cost_of(out)
+        for cost in (outcome.cost, told):
+            assert cost.spent == pytest.approx(billed(server)) and cost.presumed == pytest.approx(0.0)
     assert shard_hashes(out) == oracle
 
 
-def finished(recipe: str, out: Path, server: FakeBatches, cap: float) -> bool:
-    """Whether the run got to its end; what an earlier run left counts at its worst until this one has collected it."""
+def test_runs_that_are_killed_while_they_wait_add_nothing(
+    oracle: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One request counts once, however many have waited for it, and however they ended."""
+    monkeypatch.setattr(treasury, "GRANT_EVERY", 0.02)
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with serving_batches() as server:
+        left_behind(recipe, out, server, max_cost=20)
+        seen = [cost_of(out).presumed]
+        for _ in range(2):
+            killed_while_waiting(recipe, out, server, max_cost=seen[0])
+            seen.append(cost_of(out).presumed)
+        assert seen == pytest.approx([seen[0]] * 3) and seen[0] > 0
+        server.lasts = 1
+        assert make(recipe, out, **given(server), max_cost=seen[0]).finished
+        cost = cost_of(out)
+        assert cost.spent == pytest.approx(billed(server)) and cost.presumed == pytest.approx(0.0)
+        assert set(server.bills.values()) == {1}
+    assert shard_hashes(out) == oracle
+
+
+def killed_while_waiting(recipe: str, out: Path, server: FakeBatches, **fields: Any) -> None:
+    """By SIGKILL, once the batch that was left has been looked at a few times."""
+    n_looks = server.counts["look"]
+    run = subprocess.Popen(
+        [sys.executable, "-c", RUN, recipe, str(out), json.dumps(given(server) | fields)], stderr=subprocess.PIPE
+    )
+    assert run.stderr is not None
     try:
-        return make(recipe, out, **given(server), max_cost=cap).finished
-    except BudgetExhausted:
-        return False
+        while server.counts["look"] < n_looks + 5:
+            assert run.poll() is None, run.stderr.read().decode()[-2_000:]
+            time.sleep(0.02)
+    finally:
+        run.kill()
+        run.communicate()
+
+
+def test_a_batch_that_expired_is_not_asked_again_after_a_crash(oracle: list[tuple[str, str]], tmp_path: Path) -> None:
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with serving_batches(lambda event, n: "expired" if event == "item" else None, lasts=1) as server:
+        fields = json.dumps(given(server) | {"max_cost": 20})
+        environment = {**os.environ, "SDF_FAILPOINT": "batch submitted:2"}
+        command = [sys.executable, "-c", RUN, recipe, str(out), fields]
+        killed = subprocess.run(command, env=environment, capture_output=True, check=False)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2_000:]
+        assert server.counts["results"] == 1
+        left = api.status(out).uncollected
+        assert [each.batch for each in left] == ["msgbatch_001"], "the first answers nothing any more"
+        server.fault = lambda event, n: None
+        assert make(recipe, out, **given(server), max_cost=20).finished
+        assert server.counts["results"] == len(server.batches), "each once"
+        assert cost_of(out).spent == pytest.approx(billed(server))
+    assert shard_hashes(out) == oracle
 
 
 def test_what_a_killed_run_had_submitted_counts_once_too(
@@ -359,11 +414,11 @@ def test_what_a_killed_run_had_submitted_counts_once_too(
         environment = {**os.environ, "SDF_FAILPOINT": "batch submitted:1"}
         killed = subprocess.run(command, env=environment, capture_output=True, check=False)
         assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2_000:]
-        before = api.status(out).cost
+        before = cost_of(out)
         assert before.spent == 0 and before.presumed > 0
         server.lasts = 1
         assert make(recipe, out, **given(server), max_cost=20).finished
-        after = api.status(out).cost
+        after = cost_of(out)
         assert after.spent == pytest.approx(billed(server))
         assert after.presumed < 0.01, "beyond what was submitted nothing had been granted and not used"
     assert shard_hashes(out) == oracle

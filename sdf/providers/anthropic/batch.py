@@ -24,6 +24,7 @@ from sdf.providers.anthropic.batch_results import Results
 from sdf.providers.anthropic.batch_search import Search
 from sdf.providers.anthropic.messages import answer_of, body_of, check
 from sdf.providers.batch_log import BatchLog, Cancellation, Sent, UnderWay
+from sdf.providers.inheritance import Inheritance
 from sdf.providers.pace import SILENT
 from sdf.providers.replies import as_object
 from sdf.providers.served import Served
@@ -55,8 +56,7 @@ class AnthropicBatch:
         )
         self._pool = Pool(self._api, batches, self._search, size=given.size, gather=given.gather)
         self._results = Results(self._api, batches, self._search, poll=given.poll, max_wait=given.max_wait)
-        # By request: the batches that did not answer it.
-        self._tried: dict[str, set[str]] = {}
+        self._inheritance = Inheritance(batches)
 
     async def answer(self, request: Request, worst: float = 0.0) -> Answer:
         """The model's answer, hours later perhaps. Raises a ProviderError for what the API says of the request; Stopped
@@ -65,27 +65,33 @@ class AnthropicBatch:
         params = body_of(request, self._online.marker if self._online.is_marked(request) else None)
         key, problems = request.key(), list[str]()
         while len(problems) < ATTEMPTS:
-            sent = await self._pool.sent(key, params, request.prefix, self._tried.get(key, frozenset()), worst)
+            sent = await self._pool.sent(key, params, request.prefix, worst)
             result = await self._results.result(sent, key)
             self._pool.at_stake.discard(key)
             if result is not None and result.get("type") == "succeeded":
-                self._tried.pop(key, None)
                 return answer_of(request, as_object(result.get("message")))
-            # Only now: a batch whose results could not be fetched is asked for them again.
-            self._tried.setdefault(key, set()).add(sent.name)
             if result is not None and result.get("type") != "canceled":
                 problems.append(self._problem(result))
             if result is not None and _is_own_fault(result):
                 raise RequestRejected(problems[-1])
         raise Unavailable(f"{problems[-1]}, {ATTEMPTS} times", maybe_billed=False)
 
+    async def take_over(self, request: Request, worst: float) -> float:
+        """As `Batched.take_over`."""
+        key = request.key()
+        usd = await self._inheritance.take(key, worst)
+        if usd is None:
+            return 0.0
+        self._pool.at_stake.add(key)
+        return usd
+
     async def served(self, model: str) -> Served:
         return await self._online.served(model)
 
     @property
     def under_way(self) -> list[UnderWay]:
-        """The batches that answers are waited for."""
-        return self._results.under_way
+        """The batches that answers are waited for, and those that are looked for."""
+        return [*self._results.under_way, *self._pool.looked_for]
 
     def is_at_stake(self, request: Request) -> bool:
         """As `Batched.is_at_stake`."""

@@ -10,7 +10,7 @@ import asyncio
 import json
 import time
 from collections import OrderedDict
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from sdf.money.budget import Stopped
 from sdf.providers.anthropic import batch_api
 from sdf.providers.anthropic.batch_api import BatchAPI
 from sdf.providers.anthropic.batch_search import Search
-from sdf.providers.batch_log import BatchLog, Sent
+from sdf.providers.batch_log import BatchLog, Sent, UnderWay
 from sdf.records import Prefix
 
 # The API takes 256 MB. Encoding holds a batch twice.
@@ -35,13 +35,11 @@ PREFIX_HERE = "\0prefix"
 
 @dataclass(slots=True, eq=False)
 class Pooled:
-    """A request on its way out, encoded up to its prefix. `tried` names the batches that did not answer it; `worst`
-    dollars are set aside for it."""
+    """A request on its way out, encoded up to its prefix. `worst` dollars are set aside for it."""
 
     key: str
     item: bytes
     prefix: bytes
-    tried: Set[str]
     worst: float
     sent: asyncio.Future[Sent] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
@@ -63,10 +61,12 @@ class Pool:
         self._turn = asyncio.Lock()
         self._prefixes: OrderedDict[str, bytes] = OrderedDict()
         self._is_closed = False
-        # Requests of batches that this pool sent, or may have sent; whoever gets a result takes it out.
+        # Those whose reply was lost.
+        self._looked_for: list[Sent] = []
+        # Requests of batches that this pool sent, or may have sent, or took over; whoever gets a result takes it out.
         self.at_stake: set[str] = set()
 
-    async def sent(self, key: str, params: dict[str, Any], prefix: Prefix, tried: Set[str], worst: float = 0.0) -> Sent:
+    async def sent(self, key: str, params: dict[str, Any], prefix: Prefix, worst: float = 0.0) -> Sent:
         """The batch that holds the request: one that is under way already, else the next to go out.
 
         Raises Stopped once the pool is closed; RequestRejected when the request alone is refused; Unavailable when no
@@ -76,7 +76,7 @@ class Pool:
             raise Stopped
         has_prefix = bool(prefix.text.strip())
         item = _item(key, params, has_prefix=has_prefix)
-        pooled = Pooled(key, item, self._encoded(prefix) if has_prefix else b"", tried, worst)
+        pooled = Pooled(key, item, self._encoded(prefix) if has_prefix else b"", worst)
         self._waiting.append(pooled)
         if self._gathering is None:
             self._gathering = asyncio.get_running_loop().create_task(self._gather_for_ever())
@@ -85,6 +85,11 @@ class Pool:
             return await pooled.sent
         finally:
             pooled.sent.cancel()
+
+    @property
+    def looked_for(self) -> list[UnderWay]:
+        """The batches of which nobody knows yet whether they were created."""
+        return [UnderWay(sent.name, None, sent.n_requests, sent.at) for sent in self._looked_for]
 
     def drain(self) -> None:
         """Nothing else goes out: whoever waits to be sent is told Stopped."""
@@ -168,9 +173,8 @@ class Pool:
         holding = await asyncio.to_thread(self._log.holding, [each.key for each in batch])
         rest: list[Pooled] = []
         for each in batch:
-            untried = [sent for sent in holding.get(each.key, ()) if sent.name not in each.tried]
-            if untried:
-                _tell([each], untried[-1])
+            if each.key in holding:
+                _tell([each], holding[each.key][-1])
             else:
                 rest.append(each)
         return rest
@@ -184,7 +188,7 @@ class Pool:
                 await asyncio.to_thread(self._log.void, sent)
             elif not isinstance(reply, str):
                 # It may have been created all the same.
-                await self._search.find(sent)
+                await self._find(sent)
             if sent.batch is not None:
                 reach("batch submitted")
                 return sent
@@ -196,6 +200,13 @@ class Pool:
             wait = reply.retry_after if isinstance(reply, RateLimited) and reply.retry_after is not None else pause
             await asyncio.sleep(min(wait, batch_api.LONGEST_PAUSE))
             pause = min(2 * pause, batch_api.LONGEST_PAUSE)
+
+    async def _find(self, sent: Sent) -> None:
+        self._looked_for.append(sent)
+        try:
+            await self._search.find(sent)
+        finally:
+            self._looked_for.remove(sent)
 
     async def _attempt(self, batch: Sequence[Pooled]) -> tuple[Sent, str | ProviderError | None]:
         """Its record, and what `create` said. A record for each attempt: when it was made bounds when its batch was."""

@@ -17,13 +17,12 @@ from sdf.errors import NotServed, SdfError, StillProcessing
 from sdf.providers.anthropic.batch_api import BatchAPI, Result, State
 from sdf.providers.anthropic.batch_search import Search
 from sdf.providers.batch_log import BatchLog, Sent, UnderWay
+from sdf.providers.inheritance import KEPT_SECONDS
 
 log = logging.getLogger(__name__)
 
 # Batches of which results are held that nobody has asked for yet: 5,000 documents are some 50 MB.
 N_KEPT = 2
-# Days for which the API keeps results, and a margin; then it may forget the batch.
-KEPT_SECONDS = 28 * 86_400.0
 
 
 @dataclass(slots=True, eq=False)
@@ -119,13 +118,19 @@ class Results:
             await asyncio.sleep(self._poll)
         if state.is_archived:
             log.warning("%s: the API keeps its results no longer; its requests are asked, and paid for, anew", batch)
+            await asyncio.to_thread(self._log.end, sent, lost=list(sent.ids))
             return {}
         if state.counts.get("canceled"):
             log.warning("%s was canceled: what it did not answer goes out again", batch)
         for kind, what in (("expired", "expired unanswered, which is not billed"), ("errored", "ended in an error")):
             if n := state.counts.get(kind):
                 log.warning("%s: %s of its requests %s; what can be asked again goes out again", batch, f"{n:,}", what)
-        return await self._api.results(batch, lambda found: found.keys() >= set(sent.ids))
+        results = await self._api.results(batch, lambda found: found.keys() >= set(sent.ids))
+        unbilled = [key for key in sent.ids if results[key].get("type") != "succeeded"]
+        if unbilled:
+            # Before anyone hears of it: what goes out again must not be waited for here.
+            await asyncio.to_thread(self._log.end, sent, unbilled=unbilled)
+        return results
 
     async def _state(self, batch: str, sent: Sent) -> State:
         """Of a batch that the API knows, or has forgotten after a month. Another key would know it as little, and a

@@ -8,11 +8,14 @@ of somebody else's in the same workspace that looks the same is waited for until
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 
 from sdf.errors import StillProcessing
 from sdf.providers.anthropic.batch_api import BatchAPI, State
 from sdf.providers.batch_log import BatchLog, Sent
+
+log = logging.getLogger(__name__)
 
 # Clocks differ: a batch cannot be older than its record by more than this (seconds), nor younger by more than LATE,
 # since `create` is sent right after the record was written and given up after `timeout`.
@@ -62,6 +65,10 @@ class Search:
 
     async def _found(self, sent: Sent) -> str | None:
         began = time.monotonic()
+        log.warning(
+            "the reply to a batch of %s requests was lost: it is looked for among the batches at the API",
+            f"{sent.n_requests:,}",
+        )
         while sent.batch is None:
             found, going_on = await self.look(sent)
             waited = time.monotonic() - began
