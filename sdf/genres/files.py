@@ -69,7 +69,7 @@ class FrontMatter(_Strict):
     key: Key
     kind: Literal["document", "chat", "prompt", "item"]
     about: str = Field(min_length=1)
-    # The bounds of a length and the weights of an axis are judged as a whole, in genres.py.
+    # The bounds of a length and the weights of an axis are judged as a whole, in `loading`.
     n_words: Any
     dedup: Literal["body", "assistant", "user", "scenario", "none"]
     redraws: int = Field(2, ge=0, le=10)

@@ -1,6 +1,6 @@
 """vLLM, imported and set up: the one file that knows its modules.
 
-Its arguments are checked twice: by `engine_arguments` for names and types, and by vLLM itself for what fits the model
+Its arguments are checked twice: by `arguments` for names and types, and by vLLM itself for what fits the model
 and the machine, before any process is started. What only the engine's own processes find out, such as too little
 memory, is read from their log. The trade-off: the error here tells one line of it, and the worker's log the rest.
 """
