@@ -188,13 +188,13 @@ class Till:
     def paid(self, request: Request, worst: float, usage: Usage) -> None:
         """The attempt was answered."""
         self.purse.settle(worst, self.cost(request, usage))
-        n_input = usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens
-        if n_input:
+        if n_input := _n_input(usage):
             self._most[request.prefix.hash] = min(self._most_of_prefix(request), n_input)
 
     def cost(self, request: Request, usage: Usage) -> float | None:
-        """Dollars of an answer. One that tells no usage counts in full: what nobody knows must not pass under a cap."""
-        if usage == Usage() and self.tariff.price is not None:
+        """Dollars of an answer. One that does not tell what was read counts in full: no prompt is of no tokens, and
+        what nobody knows must not pass under a cap."""
+        if not _n_input(usage) and self.tariff.price is not None:
             return self.worst(request)
         return self.tariff.cost(usage)
 
@@ -222,3 +222,7 @@ class Till:
             if len(self._most) > N_PREFIXES:
                 self._most.popitem(last=False)
         return known
+
+
+def _n_input(usage: Usage) -> int:
+    return usage.input_tokens + usage.cache_read_tokens + usage.cache_write_tokens

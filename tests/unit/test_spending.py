@@ -12,6 +12,9 @@ from sdf.grants.dollars import Grants
 from sdf.grants.spending import Spending
 from sdf.ledger import read_ledger
 from sdf.money.allowance import Account
+from sdf.money.budget import Purse, Till
+from sdf.money.prices import builtin, tariff
+from sdf.records import Message, Prefix, Request, Sampling, Usage, Wants
 from sdf.storage import RunDir
 
 
@@ -44,3 +47,13 @@ def test_what_a_worker_gets_ahead_of_need_leaves_the_others_theirs() -> None:
     # Eight dollars a second: it would take 20 ahead, and a quarter of the 84 that are free is for two.
     grants.hear("a", Account(16.0, spent=16.0), 1.0)
     assert grants.decide() and grants.granted() == {"a": 26.5, "b": 0.0}
+
+
+def test_an_answer_that_does_not_tell_what_was_read_counts_in_full() -> None:
+    till = Till(Purse(2.0), tariff(builtin(), "anthropic", {}, "claude-sonnet-5-5"))
+    request = Request("m", Prefix.of("x" * 400_000), (Message("user", "Why?"),), Sampling(1_000), Wants("text"), 1)
+    worst = till.worst(request)
+    assert till.cost(request, Usage()) == till.cost(request, Usage(0, 50)) == worst
+    for told in (Usage(7, 50), Usage(0, 50, 7), Usage(0, 50, 0, 7), Usage(7, 0)):
+        cost = till.cost(request, told)
+        assert cost is not None and 0 < cost < worst / 100
