@@ -11,9 +11,10 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import logging
 import sys
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -29,6 +30,8 @@ from sdf.providers.replies import answered_by, arguments_of, as_object, as_tools
 from sdf.providers.served import Served, served
 from sdf.records import Answer, FinishReason, Prefix, Request, Usage, canonical_json
 
+log = logging.getLogger(__name__)
+
 NAME = "openai"
 KEY_VARIABLE = "OPENAI_API_KEY"
 HOSTED = "https://api.openai.com"
@@ -41,6 +44,8 @@ LARGE_BODY = 1 << 20
 SEED_BITS = 0x7FFF_FFFF
 # Seconds that an address rests after its first failure in a row, doubled by each further one up to the longest.
 FIRST_REST, LONGEST_REST = 1.0, 30.0
+# Failures of one of several addresses in a row of which the user hears.
+N_TOLD = 3
 
 FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": "stop",
@@ -105,7 +110,12 @@ class OpenAI:
     async def served(self, model: str) -> Served:
         """What the servers tell of a model: all must serve it, and the shortest context counts."""
         found = [await self._served_at(address.url, model) for address in self._addresses]
-        return min(found, key=lambda each: (each.is_known, each.n_context or sys.maxsize))
+        least = min(found, key=lambda each: (each.is_known, each.n_context or sys.maxsize))
+        if len(found) == 1:
+            return least
+        are_alike = all(replace(each, where=least.where) == least for each in found)
+        where = ", ".join(each.where for each in found) if are_alike else f"{least.where}, the least of {len(found)}"
+        return replace(least, where=where)
 
     async def _served_at(self, url: str, model: str) -> Served:
         reply = await self._guarded(url, self._sent("GET", f"{url}/models"))
@@ -135,7 +145,11 @@ class OpenAI:
         outcome = await self._exchange(address, request)
         if isinstance(outcome, Unavailable) and not isinstance(outcome, RateLimited):
             address.failed(asyncio.get_running_loop().time())
+            if address.n_failures == N_TOLD and len(self._addresses) > 1:
+                log.warning("%s; that is %d times in a row: others are asked first until it answers", outcome, N_TOLD)
         elif not isinstance(outcome, ProviderError):
+            if address.n_failures >= N_TOLD and len(self._addresses) > 1:
+                log.warning("%s: %s answers again", NAME, address.url)
             address.succeeded()
         return outcome
 

@@ -131,12 +131,14 @@ def test_a_server_that_is_not_there_is_named_at_once(provider: str, tmp_path: Pa
 def test_a_name_that_nobody_knows_and_a_server_without_tls_are_said_in_plain_words(
     provider: str, tmp_path: Path
 ) -> None:
-    error = stopped(tmp_path / "a", "https://models.invalid/v1", provider)
-    assert str(error) == f"{provider}: https://models.invalid/v1 cannot be reached (name not known)" + WAY_OUT
+    # The SDK brings a root of its own.
+    root = "" if provider == "anthropic" else "/v1"
+    error = stopped(tmp_path / "a", f"https://models.invalid{root}", provider)
+    assert str(error) == f"{provider}: https://models.invalid{root} cannot be reached (name not known)" + WAY_OUT
     with serving() as server:
         url = server.url.replace("http://", "https://")
-        error = stopped(tmp_path / "b", f"{url}/v1", provider)
-    assert str(error) == f"{provider}: {url}/v1 cannot be reached (no https is spoken there)" + WAY_OUT
+        error = stopped(tmp_path / "b", f"{url}{root}", provider)
+    assert str(error) == f"{provider}: {url}{root} cannot be reached (no https is spoken there)" + WAY_OUT
 
 
 def test_a_key_that_the_server_does_not_take_ends_with_exit_code_five(
@@ -169,6 +171,21 @@ def test_what_is_found_is_said_in_a_line_for_each_model_and_nothing_is_asked(pro
     assert "can be written" in where.text
     assert f"{provider} m at {server.url}" in main.text and "of 100,000" in main.text and "2027-01-01" in main.text
     assert "note/verdict" in judge.text and "of 6,000" in judge.text
+
+
+def test_each_of_several_servers_is_looked_at_and_named(tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path, NOTE)
+    with serving() as first, serving() as second:
+        first.models = second.models = [{"id": "m", "max_model_len": 100_000}]
+        given = {"provider": "openai", "model": "m", "provider_settings": {"base_url": f"{first.url},{second.url}"}}
+        (found,) = api.preflight(recipe, **given)
+        assert f"at {first.url}/v1, {second.url}/v1: there" in found.text
+        second.models = [{"id": "m", "max_model_len": 90_000}]
+        (found,) = api.preflight(recipe, **given)
+        assert f"at {second.url}/v1, the least of 2: there" in found.text and "of 90,000" in found.text
+        second.models = [{"id": "another"}]
+        (found,) = api.preflight(recipe, **given)
+        assert found.error is not None and f"no model 'm' at {second.url}/v1" in found.text
 
 
 def test_a_server_that_lists_no_models_is_taken_at_its_word(tmp_path: Path) -> None:

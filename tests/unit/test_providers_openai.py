@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import pickle
@@ -205,6 +206,20 @@ def test_a_server_that_fails_rests_and_does_not_draw_every_request() -> None:
     counts, outcomes = across([lambda asked: "broken", never], 10, 2)
     assert counts == [1, 19]
     assert [type(each) for each in outcomes].count(Unavailable) == 1
+
+
+def test_a_server_that_goes_on_failing_is_named_once_and_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(provider, "FIRST_REST", 1e-6)
+    n_asked = itertools.count()
+    counts, _ = across([lambda asked: "broken" if next(n_asked) < 5 else None, never], 20, 2)
+    assert min(counts) > 5
+    told = [record.getMessage() for record in caplog.records if record.name == provider.__name__]
+    assert len(told) == 2 and "500" in told[0] and "3 times in a row" in told[0] and "answers again" in told[1]
+    caplog.clear()
+    across([lambda asked: "broken"], 6, 1)
+    assert not caplog.records, "of one alone the run itself says when it gives up"
 
 
 def test_when_every_server_fails_all_are_still_tried() -> None:
