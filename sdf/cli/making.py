@@ -40,6 +40,7 @@ def plan(
     from sdf.report.text import plan_text
 
     _check_pace(tokens_per_second, forecast)
+    _check_forecast(out, reuse, forecast)
     if forecast is not None:
         return _forecast(recipe, forecast, out, tokens_per_second, overrides)
     report = api.plan(recipe, reuse=reuse or [], **overrides)
@@ -116,6 +117,14 @@ def _check_pace(tokens_per_second: float | None, forecast: int | None) -> None:
         raise typer.BadParameter(f"{tokens_per_second:g} is no pace; write tokens above 0", param_hint=PACE)
     if forecast is None:
         raise typer.BadParameter("only a forecast tells hours; add --forecast 3 --out DIR", param_hint=PACE)
+
+
+def _check_forecast(out: str | None, reuse: list[str] | None, forecast: int | None) -> None:
+    """No flag without a word that what was asked for does not listen to."""
+    if out is not None and forecast is None:
+        raise typer.BadParameter("only a forecast writes anything; add --forecast 3", param_hint="--out")
+    if reuse and forecast is not None:
+        raise typer.BadParameter("a forecast asks for all anew; leave --reuse or --forecast out", param_hint="--reuse")
 
 
 def _forecast(recipe: str, n: int, out: str | None, tokens_per_second: float | None, overrides: Overrides) -> Result:

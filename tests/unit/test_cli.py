@@ -249,6 +249,8 @@ def test_genres_and_recipes_are_listed_and_checked(desk: Path) -> None:
         (["--provider", "openai", "--model", "m", "--provider-setting", "timeout=nan"], "timeout is 'nan'"),
         (["--provider", "openai", "--model", "m", "--tensor-parallel-size", "2"], "a setting of vllm"),
         (["--tokens-per-second", "1000"], "--tokens-per-second: only a forecast tells hours; add --forecast"),
+        (["--out", "c"], "--out: only a forecast writes anything; add --forecast 3"),
+        (["--forecast", "1", "--out", "c", "--reuse", "d"], "--reuse: a forecast asks for all anew"),
         (["--forecast", "1", "--out", "c", "--tokens-per-second", "inf"], "inf is no pace; write tokens above 0"),
         (["--forecast", "1", "--out", "c", "--tokens-per-second", "nan"], "nan is no pace"),
         (["--forecast", "1", "--out", "c", "--tokens-per-second", "0"], "0 is no pace"),
