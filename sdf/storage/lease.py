@@ -149,7 +149,7 @@ def _read(run_dir: RunDir, data: bytes, epoch: int) -> Holder | None:
     try:
         fields = json.loads(data)
         return Holder(**fields) if fields else None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         place = f"{run_dir.root}/{run_dir.lease(epoch)}"
         raise DamagedError(f"{place}: no lease ({error}); if no run is alive there, make {{}} its content") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import logging
 import pickle
@@ -200,11 +201,19 @@ def test_siblings_follow_once_the_first_answer_has_begun_not_when_it_is_whole() 
         assert [type(each) for each in outcomes] == [Unavailable, Answer, Answer, Answer]
 
 
-def test_when_the_first_fails_its_siblings_go() -> None:
+def test_when_the_first_fails_the_next_goes_alone() -> None:
+    n_asked = itertools.count()
+    with serving(lambda asked: "overloaded" if next(n_asked) == 0 else None) as api:
+        outcomes = ask(api, *(request(draw) for draw in range(6)))
+        assert [type(each) for each in outcomes] == [Unavailable] + [Answer] * 5
+        assert ["stream" in each.body for each in api.asked] == [True, True] + [False] * 4, "one wrote to the cache"
+
+
+def test_when_those_who_lead_go_on_failing_their_siblings_go() -> None:
     with serving(lambda asked: "overloaded" if asked.body.get("stream") else None) as api:
-        outcomes = ask(api, *(request(draw) for draw in range(4)))
-        assert [type(each) for each in outcomes] == [Unavailable, Answer, Answer, Answer]
-        assert len(api.asked) == 4
+        outcomes = ask(api, *(request(draw) for draw in range(6)))
+        assert [type(each) for each in outcomes] == [Unavailable] * caching.N_LEADERS + [Answer] * 3
+        assert len(api.asked) == 6
 
 
 def test_when_the_first_hangs_its_siblings_wait_only_so_long(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +236,8 @@ def test_when_the_first_is_cancelled_its_siblings_go() -> None:
             await asyncio.gather(first, return_exceptions=True)
             await asking.close()
 
-    with serving(lambda asked: "hang" if asked.body.get("stream") else None) as api:
+    n_asked = itertools.count()
+    with serving(lambda asked: "hang" if next(n_asked) == 0 else None) as api:
         assert asyncio.run(play(api.url)).finish_reason == "stop"
 
 

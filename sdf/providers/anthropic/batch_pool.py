@@ -146,7 +146,7 @@ class Pool:
     def _ended(self, task: asyncio.Task[None], batch: Sequence[Pooled]) -> None:
         """Nobody is left waiting, whatever the task died of."""
         self._submitting.discard(task)
-        error = None if task.cancelled() else task.exception()
+        error = Stopped() if task.cancelled() else task.exception()
         for each in batch:
             if error is not None:
                 _fail(each, _again(error))

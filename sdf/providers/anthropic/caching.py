@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -25,6 +25,8 @@ BYTES_PER_TOKEN = 3
 
 # Seconds that siblings wait for the first of a prefix, should it hang.
 LEAD_SECONDS = 30.0
+# Leaders in a row that may fail before nobody waits any longer.
+N_LEADERS = 3
 
 
 def minimum_of(model: str) -> int:
@@ -43,32 +45,41 @@ class Head(NamedTuple):
 
 
 class Turns:
-    """Who goes first: of requests with a head that the cache does not hold, one leads and the others wait for it."""
+    """Who goes first: of requests with a head that the cache does not hold, one leads and the others wait for it. When
+    it fails the next one leads, or all would write to the cache at once."""
 
     def __init__(self, ttl: float) -> None:
         self._ttl = ttl
         self._used_at: dict[Head, float] = {}
         self._leading: dict[Head, asyncio.Event] = {}
+        # In a row; an endpoint that streams to nobody still answers.
+        self._n_failed: Counter[Head] = Counter()
 
     async def take(self, head: Head) -> bool:
         """Whether the caller leads, and so must call `over` at its end. Returns to others once they may go."""
-        now = asyncio.get_running_loop().time()
-        if now - self._used_at.get(head, float("-inf")) < self._ttl:
-            return False
-        if head not in self._leading:
-            self._leading[head] = asyncio.Event()
-            return True
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._leading[head].wait(), LEAD_SECONDS)
+        clock = asyncio.get_running_loop().time
+        until = clock() + LEAD_SECONDS
+        while clock() - self._used_at.get(head, float("-inf")) >= self._ttl and self._n_failed[head] < N_LEADERS:
+            leading = self._leading.get(head)
+            if leading is None:
+                self._leading[head] = asyncio.Event()
+                return True
+            try:
+                await asyncio.wait_for(leading.wait(), until - clock())
+            except asyncio.TimeoutError:
+                return False
         return False
 
     def begun(self, head: Head) -> None:
         """An answer has begun: the cache holds the head, and every use keeps it there."""
         self._used_at[head] = asyncio.get_running_loop().time()
+        self._n_failed.pop(head, None)
         self._release(head)
 
     def over(self, head: Head) -> None:
-        """The leader has ended, well or not: nobody waits for it any longer."""
+        """The leader has ended. Unless its answer had begun, another leads."""
+        if head in self._leading:
+            self._n_failed[head] += 1
         self._release(head)
 
     def _release(self, head: Head) -> None:
