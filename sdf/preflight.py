@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sdf import tokens
-from sdf.errors import GenreError, RateLimited, RecipeError, SdfError, Unavailable
+from sdf.errors import GenreError, RateLimited, RecipeError, RequestRejected, SdfError, Unavailable
 from sdf.genres import Genre, Step
 from sdf.genres.model import STAGE
 from sdf.job import Job
@@ -95,6 +95,8 @@ async def _found(panel: Panel, seat: Seat, need: Longest | None) -> Finding:
             if attempt + 1 == ATTEMPTS:
                 return _failed(asked, Unavailable(f"{error}; check --base-url, or start the server"))
             await asyncio.sleep(PAUSE * 2**attempt)
+        except RequestRejected as error:
+            return _failed(asked, RequestRejected(f"{error}; check --base-url and --model"))
         except SdfError as error:
             return _failed(asked, error)
     raise AssertionError("the last attempt returns")

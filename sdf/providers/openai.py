@@ -89,7 +89,7 @@ class OpenAI:
                 f"provider {NAME}: no address; write --provider-setting base_url=http://localhost:8000/v1 "
                 "(several are separated by commas)"
             )
-        self._addresses = [Address(_rooted(url)) for url in given.base_urls]
+        self._addresses = [Address(url) for url in dict.fromkeys(map(_rooted, given.base_urls))]
         self._key = key_of(NAME, given.key_file, KEY_VARIABLE)
         self.told: dict[str, Told] = {}
         self._opened: aiohttp.ClientSession | None = None

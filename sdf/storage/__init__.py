@@ -146,18 +146,25 @@ class RunDir:
     def check_usable(self) -> None:
         """Creates the directory and proves that files can be written and exclusively created in it."""
         probe = aside_name()
-        with self._naming(""):
-            try:
-                kept = self._disk.put_if_absent(probe, b"first") and not self._disk.put_if_absent(probe, b"second")
-                kept = kept and self._disk.read(probe) == b"first"
-            finally:
-                with contextlib.suppress(OSError):
-                    self._disk.delete(probe)
+        try:
+            with self._naming(""):
+                kept = self._is_kept(probe)
+        except Missing:
+            raise StorageError(f"{self.root}: cannot be created there; choose another directory") from None
         if not kept:
             raise StorageError(
                 f"{self.root}: this storage overwrites where it was told to create, so two runs could destroy each "
                 "other's work; use a local disk, or a store with conditional writes (S3, GCS)"
             )
+
+    def _is_kept(self, probe: str) -> bool:
+        """Whether the first to write a file is the only one."""
+        try:
+            kept = self._disk.put_if_absent(probe, b"first") and not self._disk.put_if_absent(probe, b"second")
+            return kept and self._disk.read(probe) == b"first"
+        finally:
+            with contextlib.suppress(OSError):
+                self._disk.delete(probe)
 
     def _listing(self, prefix: str) -> list[tuple[str, int]]:
         with self._naming(prefix):

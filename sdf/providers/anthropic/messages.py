@@ -98,7 +98,7 @@ def answer_of(request: Request, reply: dict[str, Any]) -> Answer:
     """Raises Unavailable for what is no message: something between here and the API answered in its place."""
     content, reason = reply.get("content"), reply.get("stop_reason")
     if not isinstance(content, list) or not isinstance(reason, str):
-        raise Unavailable(f"{NAME}: a reply that is no finished message; check base_url if it stays so")
+        raise Unavailable(f"{NAME}: a reply that is no finished message")
     blocks = [as_object(block) for block in content]
     calls = [_call(block) for block in blocks if block.get("type") == "tool_use"]
     used = counts(reply.get("usage"))

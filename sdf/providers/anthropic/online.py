@@ -134,7 +134,7 @@ class Anthropic:
         except (ValueError, RuntimeError):
             # ValueError: of JSON, of UTF-8, or a number of thousands of digits. RuntimeError: nested too deeply, or the
             # events of a stream out of order.
-            return Unavailable(f"{NAME}: a reply that breaks off or is no JSON; check base_url if it stays so")
+            return Unavailable(f"{NAME}: a reply that breaks off or is no JSON")
         except (anthropic.AnthropicError, httpx2.HTTPError) as error:
             return unreached(NAME, self.base_url, error, is_sent=not _never_connected(error))
 
