@@ -37,8 +37,8 @@ class Batch:
 @dataclass
 class FakeBatches:
     """`fault(event, n)` names what befalls the n-th (from 1) event: "create" (lost, lost_before, limited, broken,
-    broken_after, hang, bad_key, too_large), "item" (errored, invalid, expired), "look" (broken, bad_request, gone),
-    "list" (broken, odd), "results" (truncated, cut_at_a_line, page)."""
+    broken_after, hang, bad_key, too_large), "item" (errored, invalid, gone, bill, expired), "look" (broken, bad_request,
+    gone), "list" (broken, odd), "results" (truncated, cut_at_a_line, page, archived)."""
 
     api: FakeAPI
     fault: Callable[[str, int], str | None]
@@ -126,7 +126,7 @@ class FakeBatches:
         if fault in ("expired", "canceled"):
             return {"custom_id": item["custom_id"], "result": {"type": fault}}
         if fault is not None:
-            kind = "invalid_request_error" if fault == "invalid" else "api_error"
+            kind = _ERRORS.get(fault, "api_error")
             error = {"type": "error", "error": {"type": kind, "message": f"played: {fault}"}}
             return {"custom_id": item["custom_id"], "result": {"type": "errored", "error": error}}
         params = item["params"]
@@ -143,6 +143,9 @@ class FakeBatches:
         assert batch.results is not None, "results of a batch that has not ended"
         text = "".join(json.dumps(each) + "\n" for each in batch.results)
         fault = self.befalls("results")
+        if fault == "archived":
+            batch.is_archived = True
+            return _refused("gone")
         if fault == "truncated":
             text = text[: len(text) // 2]
         if fault == "cut_at_a_line":
@@ -171,6 +174,7 @@ class FakeBatches:
         }
 
 
+_ERRORS = {"invalid": "invalid_request_error", "gone": "not_found_error", "bill": "billing_error"}
 _STATUSES = {
     "limited": (429, "rate_limit_error"),
     "broken": (500, "api_error"),

@@ -91,6 +91,11 @@ class Grants:
         return self.before + math.fsum(each.held if each.is_lost else each.account.spent for each in self._all)
 
     @property
+    def assumed(self) -> float:
+        """What of it no usage proves."""
+        return math.fsum(each.account.assumed for each in self._all)
+
+    @property
     def free(self) -> float:
         return self.cap - self.before - math.fsum(each.held for each in self._all)
 
@@ -154,12 +159,16 @@ class Grants:
         return min(waiting) if min(waiting) > pot + TOLERANCE else None
 
     def record(self) -> dict[str, Any]:
-        """What a later run needs: of each worker what it was granted, and what came back of that and of what it
-        inherited."""
+        """What a later run needs: of each worker what it was granted, what came back of that and of what it inherited,
+        and what it spent unproved."""
         return {
             "workers": {
-                worker: {"granted": holder.granted, "returned": holder.granted + holder.account.inherited - holder.held}
+                worker: {
+                    "granted": holder.granted,
+                    "returned": holder.granted + holder.account.inherited - holder.held,
+                    "assumed": holder.account.assumed,
+                }
                 for worker, holder in sorted(self._holders.items())
-                if holder.granted or holder.account.inherited
+                if holder.granted or holder.account.inherited or holder.account.assumed
             }
         }

@@ -30,9 +30,8 @@ class Spending:
         if self._cap is not None and self._before.unpriced:
             models = ", ".join(self._before.unpriced)
             log.warning("what %s has cost here so far is not known, and does not count against --max-cost", models)
-        self._treasury: Treasury | None = None
-        if self._cap is not None:
-            self._treasury = Treasury(run_dir, epoch, Grants(self._cap, self._before.total))
+        cap = math.inf if self._cap is None else self._cap
+        self._treasury = Treasury(run_dir, epoch, Grants(cap, self._before.total))
         self._permits = Permits(job.recipe.n_in_flight)
         self._accounts: dict[str, Account] = {}
         self._hired: set[str] = set()
@@ -40,13 +39,13 @@ class Spending:
     def hire(self, worker: str) -> None:
         self._hired.add(worker)
         self._permits.hire(worker)
-        if self._treasury is not None:
-            self._treasury.hire(worker)
+        self._treasury.hire(worker)
 
     async def allowance(self, worker: str) -> Allowance:
         """What the worker may do from now on; its dollars are on record."""
         shares = self._permits.shares(worker)
-        if self._treasury is None:
+        if self._cap is None:
+            await self._treasury.note()
             return Allowance(None, recall=False, lanes=shares)
         return Allowance(await self._treasury.granted(worker), self._treasury.grants.recall, shares)
 
@@ -54,10 +53,8 @@ class Spending:
         """Takes a worker's word; returns what ends the run, once nothing more can be paid."""
         self._accounts[worker] = account
         self._permits.hear(worker, lanes)
-        if self._treasury is None:
-            return None
         self._treasury.hear(worker, account)
-        return self._exhausted(self._treasury.grants.needed)
+        return self._exhausted(self._treasury.grants.needed) if self._cap is not None else None
 
     def _exhausted(self, needed: float | None) -> BudgetExhausted | None:
         if needed is None:
@@ -70,21 +67,18 @@ class Spending:
     def close(self, worker: str, account: Account) -> None:
         self._accounts[worker] = account
         self._permits.lose(worker)
-        if self._treasury is not None:
-            self._treasury.grants.close(worker, account)
+        self._treasury.grants.close(worker, account)
 
     def lose(self, worker: str) -> None:
         """A worker that died while it started was never hired, and is none that is lost."""
         if worker not in self._hired:
             return
         self._permits.lose(worker)
-        if self._treasury is not None:
-            self._treasury.grants.lose(worker)
+        self._treasury.grants.lose(worker)
 
     async def keep(self) -> None:
         """The last word of an epoch on its money: what came back is on record too."""
-        if self._treasury is not None:
-            await self._treasury.keep()
+        await self._treasury.keep()
 
     @property
     def cost(self) -> Cost:
@@ -93,7 +87,6 @@ class Spending:
         spent = self._before.proved + here
         inherited = math.fsum(each.inherited for each in self._accounts.values())
         presumed = max(0.0, self._before.presumed - inherited) + assumed
-        if self._treasury is not None:
-            presumed = max(presumed, self._treasury.grants.spent - spent)
+        presumed = max(presumed, self._treasury.grants.spent - spent)
         n_unpriced = sum(each.n_unpriced for each in self._accounts.values())
         return Cost(spent, presumed, here, n_unpriced, self._cap, self._before.unpriced)

@@ -4,14 +4,16 @@ $0 for what nobody knows."""
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from sdf.grants.treasury import outstanding
 from sdf.job import Job
 from sdf.ledger import LedgerView
 from sdf.money.prices import tariff
-from sdf.providers.batch_log import BatchLog, Ended
+from sdf.providers.batch_log import BatchLog, Ended, Sent, Taken
 from sdf.storage import RunDir
 
 
@@ -96,54 +98,81 @@ class Spent:
 def spent_in(run_dir: RunDir, view: LedgerView, *, before_epoch: int | None = None) -> Spent:
     """Of all epochs, or of those before one. DamagedError names a record that cannot be read."""
     proved = {name: cost for name, cost in view.cost_by_writer.items() if _is_before(name, before_epoch)}
-    elsewhere, presumed = _in_batches(run_dir, view)
-    for worker, amount in outstanding(run_dir).items():
+    batches = _Batches.of(run_dir, view)
+    presumed = math.fsum([*batches.waiting.values(), *batches.lost.values()])
+    for worker, (held, assumed) in outstanding(run_dir).items():
         if _is_before(worker, before_epoch):
-            presumed += max(0.0, amount - proved.get(worker, 0.0) - elsewhere.get(worker, 0.0))
+            # A worker without a cap holds nothing, and may have proved more than was on record when it was killed.
+            unproved = max(held + batches.inherited[worker] - proved.get(worker, 0.0), assumed)
+            presumed += max(0.0, unproved - batches.set_aside[worker])
     return Spent(math.fsum(proved.values()), presumed)
 
 
-def _in_batches(run_dir: RunDir, view: LedgerView) -> tuple[dict[str, float], float]:
-    """Of requests in batches. First, by worker: dollars that it set aside and that are told elsewhere, because another
-    has the answer or nobody has; less what it inherited. Then those of which nobody knows yet, or ever will, what they
-    cost: each counts once, at its worst, however many runs have waited for it."""
-    log = BatchLog(run_dir, "books")
-    by_worker: dict[str, dict[str, float]] = {}
-    waiting: dict[str, float] = {}
-    lost = list[float]()
-    given_up: set[tuple[str, str]] = set()
+class _Batches:
+    """What workers set aside for requests in batches, in dollars.
 
-    def set_aside(worker: str, key: str, usd: float) -> None:
-        own = by_worker.setdefault(worker, {})
-        own[key] = max(usd, own.get(key, 0.0))
+    `waiting`, by key: nobody knows yet what it cost; `lost`, by batch and key: nobody ever will. Each counts once, at
+    its worst, however many runs have waited for it. `set_aside`, by worker: what therefore does not count again with
+    the worker that set it aside, because it is one of these or another has the answer. `inherited`, by worker.
+    """
 
-    for sent in log.known():
+    def __init__(self) -> None:
+        self.waiting: dict[str, float] = {}
+        self.lost: dict[tuple[str, str], float] = {}
+        self.inherited: defaultdict[str, float] = defaultdict(float)
+        # By key, the newest epoch that found its results lost.
+        self._lost_in: dict[str, int] = {}
+        self._unbilled: set[tuple[str, str]] = set()
+        # By worker and key what it holds for a request, and apart from it for one that was lost: it asked that again.
+        self._open: dict[tuple[str, str], float] = {}
+        self._gone: dict[tuple[str, str], float] = {}
+
+    @classmethod
+    def of(cls, run_dir: RunDir, view: LedgerView) -> _Batches:
+        log, found = BatchLog(run_dir, "books"), cls()
+        for sent in log.known():
+            found._take_sent(sent, view)
+        # What was taken over stands by what became of the batches.
+        for taken in log.taken():
+            found._take_taken(taken, view)
+        return found
+
+    @cached_property
+    def set_aside(self) -> defaultdict[str, float]:
+        found: defaultdict[str, float] = defaultdict(float)
+        for (worker, _), usd in (*self._open.items(), *self._gone.items()):
+            found[worker] += usd
+        return found
+
+    def _take_sent(self, sent: Sent, view: LedgerView) -> None:
         ended = sent.ended or Ended("")
-        given_up.update((ended.by, key) for key in ended.unbilled)
+        self._unbilled.update((ended.by, key) for key in ended.unbilled)
         for key, usd in zip(sent.ids, sent.usd, strict=True):
-            answerer = _answerer(view, key)
-            if key in ended.unbilled:
+            own = (sent.writer, key)
+            if key in ended.lost:
+                self.lost[sent.name, key] = self._gone[own] = usd
+                self._lost_in[key] = max(_epoch(ended.by), self._lost_in.get(key, 0))
+            elif key in ended.unbilled:
                 # Its own sender went on with the money.
-                is_unsettled = ended.by != sent.writer
-            elif key in ended.lost:
-                lost.append(usd)
-                is_unsettled = True
+                if ended.by != sent.writer:
+                    self._open[own] = max(usd, self._open.get(own, 0.0))
             else:
-                is_unsettled = answerer != sent.writer
+                answerer = _answerer(view, key)
                 if answerer is None:
-                    waiting[key] = max(usd, waiting.get(key, 0.0))
-            if is_unsettled:
-                set_aside(sent.writer, key, usd)
-    for claim in log.taken():
-        for key, usd in zip(claim.ids, claim.usd, strict=True):
+                    self.waiting[key] = max(usd, self.waiting.get(key, 0.0))
+                if answerer != sent.writer:
+                    self._open[own] = max(usd, self._open.get(own, 0.0))
+
+    def _take_taken(self, taken: Taken, view: LedgerView) -> None:
+        self.inherited[taken.writer] += taken.inherited
+        for key, usd in zip(taken.ids, taken.usd, strict=True):
+            own = (taken.writer, key)
             answerer = _answerer(view, key)
-            is_elsewhere = key in waiting if answerer is None else answerer != claim.writer
-            if is_elsewhere and (claim.writer, key) not in given_up:
-                set_aside(claim.writer, key, usd)
-    elsewhere = {worker: math.fsum(own.values()) for worker, own in by_worker.items()}
-    for taken in log.taken():
-        elsewhere[taken.writer] = elsewhere.get(taken.writer, 0.0) - taken.inherited
-    return elsewhere, math.fsum([*waiting.values(), *lost])
+            is_elsewhere = key in self.waiting if answerer is None else answerer != taken.writer
+            if _epoch(taken.writer) <= self._lost_in.get(key, 0):
+                self._gone[own] = usd
+            elif is_elsewhere and own not in self._unbilled:
+                self._open[own] = max(usd, self._open.get(own, 0.0))
 
 
 def _answerer(view: LedgerView, key: str) -> str | None:
@@ -153,7 +182,12 @@ def _answerer(view: LedgerView, key: str) -> str | None:
 
 
 def _is_before(worker: str, epoch: int | None) -> bool:
-    return epoch is None or int(worker.partition("/")[0]) < epoch
+    return epoch is None or _epoch(worker) < epoch
+
+
+def _epoch(worker: str) -> int:
+    """1 of "000001/w0001-000"."""
+    return int(worker.partition("/")[0])
 
 
 def spent_before(job: Job, run_dir: RunDir, view: LedgerView, epoch: int | None = None) -> Spent:

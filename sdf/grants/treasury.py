@@ -8,7 +8,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sdf.errors import DamagedError
 from sdf.grants.dollars import Grants
@@ -34,6 +34,7 @@ class Treasury:
         self._run_dir, self._path, self._clock = run_dir, grants_path(epoch), clock
         self.grants = grants
         self._durable: dict[str, float] = {}
+        self._noted = 0.0
         self._written_at = -math.inf
         self._turn = asyncio.Lock()
 
@@ -51,8 +52,15 @@ class Treasury:
                 await self.keep()
         return self._durable.get(worker, 0.0)
 
+    async def note(self) -> None:
+        """Puts on record what is presumed, where no cap makes anyone ask for grants."""
+        async with self._turn:
+            if self._clock() - self._written_at >= GRANT_EVERY and self.grants.assumed > self._noted:
+                await self.keep()
+
     async def keep(self) -> None:
         """Writes the grants as they are."""
+        self._noted = self.grants.assumed
         granted, record = self.grants.granted(), self.grants.record()
         if record["workers"]:
             data = json.dumps(record, separators=(",", ":")).encode() + b"\n"
@@ -60,9 +68,17 @@ class Treasury:
         self._durable, self._written_at = granted, self._clock()
 
 
-def outstanding(run_dir: RunDir) -> dict[str, float]:
-    """ "000003/w0001-000" -> dollars that it was granted, less what it gave back of those and of what it inherited."""
-    found: dict[str, float] = {}
+class Outstanding(NamedTuple):
+    """Dollars of a worker: granted, less what it gave back of those and of what it inherited; and of what it spent, the
+    part that no usage proves."""
+
+    held: float
+    assumed: float
+
+
+def outstanding(run_dir: RunDir) -> dict[str, Outstanding]:
+    """By worker ("000003/w0001-000"), as far as it is on record."""
+    found: dict[str, Outstanding] = {}
     for path, _ in run_dir.files("ledger"):
         match = PATH.fullmatch(path)
         if match is None:
@@ -70,7 +86,8 @@ def outstanding(run_dir: RunDir) -> dict[str, float]:
         try:
             workers: Mapping[str, Any] = json.loads(run_dir.read(path))["workers"]
             for worker, amounts in workers.items():
-                found[f"{match[1]}/{worker}"] = float(amounts["granted"]) - float(amounts["returned"])
+                held = float(amounts["granted"]) - float(amounts["returned"])
+                found[f"{match[1]}/{worker}"] = Outstanding(held, float(amounts.get("assumed", 0.0)))
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DamagedError(
                 f"{run_dir.root}/{path}: not a record of grants as sdf writes it; restore it from a copy, or delete "

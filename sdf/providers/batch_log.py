@@ -81,6 +81,10 @@ class Sent(Claim):
     batch: str | None = None
     ended: Ended | None = None
 
+    def has_lost(self, key: str) -> bool:
+        """Whether nobody will ever know what became of this request of its own."""
+        return self.ended is not None and key in self.ended.lost
+
     def is_free(self, key: str) -> bool:
         """Whether it is clear that it gives this request of its own no answer."""
         return self.ended is not None and key in self.ended

@@ -386,6 +386,32 @@ def killed_while_waiting(recipe: str, out: Path, server: FakeBatches, **fields: 
         run.communicate()
 
 
+@pytest.mark.parametrize("fault", ["archived when looked at", "archived when fetched"])
+def test_results_that_were_lost_were_paid_for(
+    fault: str, oracle: list[tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They count at their worst for good, and what is asked anew counts beside them."""
+    monkeypatch.setattr(treasury, "GRANT_EVERY", 0.02)
+    recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
+    with serving_batches() as server:
+        left_behind(recipe, out, server, max_cost=20)
+        left = cost_of(out).presumed
+        server.lasts = 1
+        if fault == "archived when fetched":
+            server.fault = nth("results", 1, fault="archived")
+        else:
+            for each in server.batches.values():
+                each.is_archived = True
+        outcome = make(recipe, out, **given(server), max_cost=20)
+        assert outcome.finished and outcome.cost is not None
+        told = cost_of(out)
+        assert told.presumed == pytest.approx(left) == pytest.approx(outcome.cost.presumed)
+        assert told.spent == pytest.approx(outcome.cost.spent)
+        assert max(server.bills.values()) == 2, "paid twice, as it must"
+        assert told.spent + told.presumed >= billed(server)
+    assert shard_hashes(out) == oracle
+
+
 def test_a_batch_that_expired_is_not_asked_again_after_a_crash(oracle: list[tuple[str, str]], tmp_path: Path) -> None:
     recipe, out = write_recipe(tmp_path, GENRES, tokens=1_500), tmp_path / "out"
     with serving_batches(lambda event, n: "expired" if event == "item" else None, lasts=1) as server:

@@ -16,7 +16,7 @@ from fake_batches import FakeBatches, serving_batches
 from support import NOTE, make, shard_hashes, write_recipe
 
 from sdf import api, worker
-from sdf.errors import DamagedError, RecipeError, StillProcessing, Unauthorized
+from sdf.errors import DamagedError, NotServed, RecipeError, SdfError, StillProcessing, Unauthorized
 from sdf.providers.anthropic import batch_api
 
 KEY = "sk-CANARY-3f9b1c7d5e2a4860"
@@ -151,6 +151,23 @@ def test_a_request_at_fault_settles_its_brief_alone(tmp_path: Path) -> None:
     with serving_batches(invalid) as server:
         assert make(recipe, tmp_path / "out", **given(server)).finished
     assert api.status(tmp_path / "out").rejected.get("failed")
+
+
+@pytest.mark.parametrize(("fault", "kind"), [("gone", NotServed), ("bill", Unauthorized)])
+def test_what_needs_a_person_stops_the_run_also_within_a_batch(
+    fault: str, kind: type[SdfError], oracle: list[tuple[str, str]], tmp_path: Path
+) -> None:
+    """A model that is gone, an account that cannot pay: nothing is settled by it, and nothing is asked on and on."""
+    recipe = write_recipe(tmp_path, GENRES, tokens=1_500)
+    with serving_batches(lambda event, n: fault if event == "item" and n > 20 else None) as server:
+        with pytest.raises(kind) as caught:
+            make(recipe, tmp_path / "out", drain_timeout=0.1, **given(server))
+        assert caught.value.exit_code == 5
+        server.fault = lambda event, n: None
+        assert make(recipe, tmp_path / "out", **given(server)).finished
+        assert set(server.bills.values()) == {1}
+    assert not api.status(tmp_path / "out").rejected.get("failed")
+    assert shard_hashes(tmp_path / "out") == oracle
 
 
 def test_a_batch_that_is_refused_whole_goes_out_in_halves(oracle: list[tuple[str, str]], tmp_path: Path) -> None:

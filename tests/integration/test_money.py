@@ -155,6 +155,17 @@ def test_what_was_refused_costs_nothing_and_what_was_lost_counts_in_full(
             assert cost.spent + cost.presumed >= billed(stormy) - 1e-9
 
 
+def test_what_was_lost_before_there_was_a_cap_counts_against_it(oracle: tuple[str, Path], tmp_path: Path) -> None:
+    provider, _ = oracle
+    with shop(tmp_path, provider, first_of("lost")) as stormy:
+        cost = stormy.make(tmp_path / "out").cost
+        assert cost is not None and cost.presumed > 0.01
+        told = api.status(tmp_path / "out").cost
+        assert told is not None and told.presumed == pytest.approx(cost.presumed)
+        with pytest.raises(BudgetExhausted, match="presumed"):
+            stormy.make(tmp_path / "out", tokens=9_000, max_cost=cost.spent + cost.presumed)
+
+
 def test_a_spend_limit_of_the_account_is_not_ours(oracle: tuple[str, Path], tmp_path: Path) -> None:
     provider, undisturbed = oracle
 

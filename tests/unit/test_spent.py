@@ -112,6 +112,27 @@ def test_results_that_are_lost_stay_presumed(run_dir: RunDir) -> None:
     assert spent(run_dir, {A: ("000002/w0-000", 0.2)}).presumed == pytest.approx(1.0 + 0.7)
 
 
+def test_who_waited_for_results_that_are_lost_holds_their_money_and_that_of_asking_again(run_dir: RunDir) -> None:
+    log(run_dir, "000001-w0-000").intend([A], [1.0])
+    later = log(run_dir, "000002-w0-000")
+    later.take({A: 1.0}, inherited={A})
+    later.end(later.known()[0], lost=[A])
+    # What it inherited is spent, and as much set aside for asking again: of this nothing came back.
+    later.intend([A], [1.0])
+    granted(run_dir, 2, w0=1.0)
+    assert spent(run_dir).presumed == pytest.approx(2.0)
+    granted(run_dir, 2, returned=0.7, w0=1.0)
+    found = spent(run_dir, {A: ("000002/w0-000", 0.3)})
+    assert (found.proved, found.presumed) == pytest.approx((0.3, 1.0))
+    # Whoever waits for the second one is no part of that.
+    granted(run_dir, 2, w0=1.0)
+    log(run_dir, "000003-w0-000").take({A: 1.0}, inherited={A})
+    granted(run_dir, 3, w0=0.5)
+    assert spent(run_dir).presumed == pytest.approx(2.5)
+    granted(run_dir, 3, returned=0.7, w0=0.5)
+    assert spent(run_dir, {A: ("000003/w0-000", 0.3)}).total == pytest.approx(1.0 + 0.8)
+
+
 def test_a_batch_that_was_never_created_costs_nothing_else(run_dir: RunDir) -> None:
     first = log(run_dir, "000001-w0-000")
     first.void(first.intend([A], [1.0]))

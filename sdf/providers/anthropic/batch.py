@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sdf.errors import RequestRejected, Unavailable
+from sdf.errors import RequestRejected, Unauthorized, Unavailable
 from sdf.providers import settings as read
 from sdf.providers.anthropic import online
 from sdf.providers.anthropic.batch_api import BatchAPI, Result
@@ -24,6 +24,7 @@ from sdf.providers.anthropic.batch_results import Results
 from sdf.providers.anthropic.batch_search import Search
 from sdf.providers.anthropic.messages import answer_of, body_of, check
 from sdf.providers.batch_log import BatchLog, Cancellation, Sent, UnderWay
+from sdf.providers.endpoints import failure
 from sdf.providers.inheritance import Inheritance
 from sdf.providers.pace import SILENT
 from sdf.providers.replies import as_object
@@ -67,13 +68,16 @@ class AnthropicBatch:
         while len(problems) < ATTEMPTS:
             sent = await self._pool.sent(key, params, request.prefix, worst)
             result = await self._results.result(sent, key)
+            if sent.has_lost(key):
+                # Still at stake: it was answered, and billed.
+                raise Unavailable(f"{NAME}: {sent.batch} answered, and its results are kept no longer")
             self._pool.at_stake.discard(key)
             if result is not None and result.get("type") == "succeeded":
                 return answer_of(request, as_object(result.get("message")))
             if result is not None and result.get("type") != "canceled":
                 problems.append(self._problem(result))
-            if result is not None and _is_own_fault(result):
-                raise RequestRejected(problems[-1])
+            if result is not None and result.get("type") == "errored":
+                self._raise_what_stays(result, problems[-1])
         raise Unavailable(f"{problems[-1]}, {ATTEMPTS} times", maybe_billed=False)
 
     async def take_over(self, request: Request, worst: float) -> float:
@@ -119,6 +123,17 @@ class AnthropicBatch:
             await each.close()
         await self._online.close()
 
+    def _raise_what_stays(self, result: Result, problem: str) -> None:
+        """What asking again does not mend: the request's own fault, or a key, a model or a bill that needs a person."""
+        error = _error(result)
+        code = as_object(error.get("details")).get("error_code") or error.get("type")
+        status = online.STREAM_ERRORS.get(str(error.get("type")), 500)
+        found = failure(NAME, status, self._api.said(code), self._api.said(error.get("message")), None)
+        if isinstance(found, Unauthorized):
+            raise found
+        if isinstance(found, RequestRejected):
+            raise RequestRejected(problem)
+
     def _problem(self, result: Result) -> str:
         error, kind = _error(result), self._api.said(result.get("type"))
         why = f": {self._api.said(error.get('type'))}: {self._api.said(error.get('message'))}" if error else ""
@@ -135,9 +150,3 @@ def online_half(settings: Mapping[str, str]) -> online.Anthropic:
 def _error(result: Result) -> dict[str, Any]:
     found = as_object(result.get("error"))
     return as_object(found.get("error")) or found
-
-
-def _is_own_fault(result: Result) -> bool:
-    """The API finds fault with the request itself; anything else is trouble that passes."""
-    kinds = ("invalid_request_error", "request_too_large", "not_found_error")
-    return result.get("type") == "errored" and _error(result).get("type") in kinds

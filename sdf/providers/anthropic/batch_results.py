@@ -25,6 +25,13 @@ log = logging.getLogger(__name__)
 N_KEPT = 2
 
 
+_MISHAPS = {
+    "canceled": "were canceled before they were answered",
+    "expired": "expired unanswered, which is not billed",
+    "errored": "ended in an error",
+}
+
+
 @dataclass(slots=True, eq=False)
 class _Collection:
     """Who waits for results of a batch."""
@@ -117,20 +124,26 @@ class Results:
                 )
             await asyncio.sleep(self._poll)
         if state.is_archived:
-            log.warning("%s: the API keeps its results no longer; its requests are asked, and paid for, anew", batch)
-            await asyncio.to_thread(self._log.end, sent, lost=list(sent.ids))
-            return {}
-        if state.counts.get("canceled"):
-            log.warning("%s was canceled: what it did not answer goes out again", batch)
-        for kind, what in (("expired", "expired unanswered, which is not billed"), ("errored", "ended in an error")):
+            return await self._lost(batch, sent)
+        for kind, what in _MISHAPS.items():
             if n := state.counts.get(kind):
                 log.warning("%s: %s of its requests %s; what can be asked again goes out again", batch, f"{n:,}", what)
-        results = await self._api.results(batch, lambda found: found.keys() >= set(sent.ids))
+        try:
+            results = await self._api.results(batch, lambda found: found.keys() >= set(sent.ids))
+        except NotServed:
+            if not (await self._state(batch, sent)).is_archived:
+                raise
+            return await self._lost(batch, sent)
         unbilled = [key for key in sent.ids if results[key].get("type") != "succeeded"]
         if unbilled:
             # Before anyone hears of it: what goes out again must not be waited for here.
             await asyncio.to_thread(self._log.end, sent, unbilled=unbilled)
         return results
+
+    async def _lost(self, batch: str, sent: Sent) -> Mapping[str, Result]:
+        log.warning("%s: the API keeps its results no longer; its requests are asked, and paid for, anew", batch)
+        await asyncio.to_thread(self._log.end, sent, lost=list(sent.ids))
+        return {}
 
     async def _state(self, batch: str, sent: Sent) -> State:
         """Of a batch that the API knows, or has forgotten after a month. Another key would know it as little, and a
