@@ -37,8 +37,8 @@ class Batch:
 @dataclass
 class FakeBatches:
     """`fault(event, n)` names what befalls the n-th (from 1) event: "create" (lost, lost_before, limited, broken,
-    broken_after, hang, bad_key, too_large), "item" (errored, invalid, gone, bill, expired), "look" (broken, bad_request,
-    gone), "list" (broken, odd), "results" (truncated, cut_at_a_line, page, archived)."""
+    broken_after, hang, bad_key, too_large), "item" (errored, invalid, gone, bill, expired), "look" (broken,
+    bad_request, gone), "list" (broken, odd), "results" (truncated, cut_at_a_line, page, archived)."""
 
     api: FakeAPI
     fault: Callable[[str, int], str | None]

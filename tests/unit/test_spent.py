@@ -49,6 +49,14 @@ def test_what_a_killed_worker_submitted_counts_once_at_its_worst(run_dir: RunDir
     assert (found.proved, found.presumed) == pytest.approx((0.25, 3.25)), "of its grant the rest may be spent as well"
 
 
+def test_what_a_killed_worker_without_a_cap_had_presumed_stays_presumed(run_dir: RunDir) -> None:
+    record = {"w0-000": {"granted": 0.0, "returned": -3.0, "assumed": 1.0}}
+    run_dir.write(grants_path(1), json.dumps({"workers": record}).encode())
+    # It went on for a second after that was written.
+    found = spent(run_dir, {A: ("000001/w0-000", 5.0)})
+    assert (found.proved, found.presumed) == pytest.approx((5.0, 1.0))
+
+
 def test_what_another_waits_for_counts_once_too(run_dir: RunDir) -> None:
     log(run_dir, "000001-w0-000").intend([A], [1.0])
     granted(run_dir, 1, w0=1.0)
