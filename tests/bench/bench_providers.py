@@ -101,7 +101,7 @@ def serve(ports: Any, latency: float) -> None:
         answer = replies[request.path](n_asked)
         if latency:
             await asyncio.sleep(latency)
-        if request.path == "/v1/messages" and b'"stream":true' in body:
+        if request.path == "/v1/messages" and b'"stream": true' in body:
             return web.Response(text=stream_of(answer), content_type="text/event-stream")
         return web.Response(text=json.dumps(answer), content_type="application/json")
 
