@@ -23,7 +23,7 @@ from sdf.ledger import read_answers, read_ledger
 from sdf.manifest import ALL
 from sdf.money.prices import Tariff, tariff
 from sdf.plan import Plan, n_rounds
-from sdf.records import AnswerEntry, Location, Receipt, RoundReceipt
+from sdf.records import AnswerEntry, Location, Receipt, RoundReceipt, Usage
 from sdf.storage import RunDir
 
 PATH = "forecast.json"
@@ -73,7 +73,8 @@ class Forecast:
 
 
 def costs_of(job: Job, *, in_batches: bool | None = None) -> CostOf:
-    """Prices as they were paid, each answer by the road it came; or as they would be, all in batches or none."""
+    """Prices as they were paid, each answer by the road it came; or as they would be, all in batches or none. Where no
+    usage was told, what was set aside and paid is all there is."""
     tariffs: dict[str, Tariff] = {}
     for seat in job.seats:
         backend, model = job.recipe.backend_of(seat), job.recipe.model_of(seat)
@@ -81,7 +82,7 @@ def costs_of(job: Job, *, in_batches: bool | None = None) -> CostOf:
         tariffs[model] = found if in_batches is None else found._replace(batch=in_batches)
 
     def cost(entry: AnswerEntry) -> float | None:
-        if in_batches is None and entry.cost_usd is not None:
+        if entry.cost_usd is not None and (in_batches is None or entry.answer.usage == Usage()):
             return entry.cost_usd
         found = tariffs.get(entry.answer.model)
         return None if found is None else found.cost(entry.answer.usage)

@@ -10,7 +10,7 @@ from support import make_job
 
 from sdf.errors import DamagedError
 from sdf.estimates import Interval
-from sdf.forecast import PATH, Forecast, GenreForecast, keep, kept, read_asked
+from sdf.forecast import PATH, Forecast, GenreForecast, costs_of, keep, kept, read_asked
 from sdf.ledger import LedgerWriter
 from sdf.plan import Plan
 from sdf.records import Answer, AnswerEntry, Settlement, Usage
@@ -43,6 +43,18 @@ def test_of_a_ledger_that_has_grown_the_first_answers_alone_are_held(tmp_path: P
     assert list(asked.answers) == list(asked.receipts) == ids[:3]
     assert asked.n_answers == len(ids)
     assert peak < 8 * N_OF_PART * N_CHARS, "a few parts of them, never all"
+
+
+def test_an_answer_that_told_no_usage_is_foretold_at_what_was_paid(tmp_path: Path) -> None:
+    job = make_job(tmp_path, provider="anthropic", model="claude-opus-5-5")
+
+    def costs(usage: Usage) -> list[float | None]:
+        entry = AnswerEntry("k", "u", "body", "p", Answer("", "stop", "claude-opus-5-5", usage), 1.25)
+        return [costs_of(job, in_batches=road)(entry) for road in (None, False, True)]
+
+    assert costs(Usage()) == [1.25] * 3
+    as_paid, online, batched = costs(Usage(1_000, 2_000))
+    assert as_paid == 1.25 and online is not None and batched == pytest.approx(online / 2)
 
 
 def test_it_is_kept_beside_the_ledger_and_read_again(tmp_path: Path) -> None:
