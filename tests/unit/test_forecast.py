@@ -6,7 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from support import make_job
+from support import NOTE, make_job
 
 from sdf.errors import DamagedError
 from sdf.estimates import Interval
@@ -46,7 +46,8 @@ def test_of_a_ledger_that_has_grown_the_first_answers_alone_are_held(tmp_path: P
 
 
 def test_an_answer_that_told_no_usage_is_foretold_at_what_was_paid(tmp_path: Path) -> None:
-    job = make_job(tmp_path, provider="anthropic", model="claude-opus-5-5")
+    note = {"note": NOTE}
+    job = make_job(tmp_path, note, provider="anthropic", model="claude-opus-5-5")
 
     def costs(usage: Usage) -> list[float | None]:
         entry = AnswerEntry("k", "u", "body", "p", Answer("", "stop", "claude-opus-5-5", usage), 1.25)
