@@ -37,8 +37,8 @@ class Batch:
 @dataclass
 class FakeBatches:
     """`fault(event, n)` names what befalls the n-th (from 1) event: "create" (lost, lost_before, limited, broken,
-    broken_after, hang, bad_key, too_large), "item" (errored, invalid, gone, bill, expired), "look" (broken,
-    bad_request, gone), "list" (broken, odd), "results" (truncated, cut_at_a_line, page, archived)."""
+    broken_after, hang, bad_key, too_large), "item" (errored, invalid, odd, gone, bill, expired), "look"
+    (broken, bad_request, gone), "list" (broken, odd), "results" (truncated, cut_at_a_line, page, archived)."""
 
     api: FakeAPI
     fault: Callable[[str, int], str | None]
@@ -123,6 +123,9 @@ class FakeBatches:
 
     async def result(self, batch: Batch, item: dict[str, Any]) -> dict[str, Any]:
         fault = "canceled" if batch.is_canceled else self.befalls("item")
+        if fault == "odd":
+            self.billed[item["custom_id"]] = self.billed.get(item["custom_id"], 0) + 1
+            return {"custom_id": item["custom_id"], "result": {"type": "succeeded", "message": {"content": "?"}}}
         if fault in ("expired", "canceled"):
             return {"custom_id": item["custom_id"], "result": {"type": fault}}
         if fault is not None:

@@ -145,12 +145,16 @@ def test_a_batch_canceled_by_hand_goes_back_to_the_pool(oracle: list[tuple[str, 
     assert shard_hashes(tmp_path / "out") == oracle
 
 
-def test_a_request_at_fault_settles_its_brief_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["invalid", "odd"])
+def test_a_request_at_fault_settles_its_brief_alone(fault: str, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path, GENRES, tokens=1_500)
-    invalid = lambda event, n: "invalid" if event == "item" and n % 11 == 0 else None  # noqa: E731
-    with serving_batches(invalid) as server:
-        assert make(recipe, tmp_path / "out", **given(server)).finished
-    assert api.status(tmp_path / "out").rejected.get("failed")
+    with serving_batches(lambda event, n: fault if event == "item" and n % 11 == 0 else None) as server:
+        cost = make(recipe, tmp_path / "out", **given(server), max_cost=20).cost
+        assert set(server.bills.values()) == {1}
+    assert cost is not None and (cost.presumed > 0.01) is (fault == "odd"), "an answer that is none was paid for"
+    told = api.status(tmp_path / "out")
+    assert told.rejected.get("failed") and told.cost is not None
+    assert told.cost.presumed == pytest.approx(cost.presumed)
 
 
 @pytest.mark.parametrize(("fault", "kind"), [("gone", NotServed), ("bill", Unauthorized)])

@@ -71,9 +71,10 @@ class AnthropicBatch:
             if sent.has_lost(key):
                 # Still at stake: it was answered, and billed.
                 raise Unavailable(f"{NAME}: {sent.batch} answered, and its results are kept no longer")
+            answer = _answer(request, result)
             self._pool.at_stake.discard(key)
-            if result is not None and result.get("type") == "succeeded":
-                return answer_of(request, as_object(result.get("message")))
+            if answer is not None:
+                return answer
             if result is not None and result.get("type") != "canceled":
                 problems.append(self._problem(result))
             if result is not None and result.get("type") == "errored":
@@ -145,6 +146,17 @@ def online_half(settings: Mapping[str, str]) -> online.Anthropic:
     read.anthropic_batch(settings)
     given = {**read.ANTHROPIC_BATCH, **settings}
     return online.Anthropic({name: value for name, value in given.items() if name in read.ANTHROPIC})
+
+
+def _answer(request: Request, result: Result | None) -> Answer | None:
+    """None for a request that was not answered. RequestRejected for an answer that is none: to fetch it again would
+    change nothing."""
+    if result is None or result.get("type") != "succeeded":
+        return None
+    try:
+        return answer_of(request, as_object(result.get("message")))
+    except Unavailable as error:
+        raise RequestRejected(str(error)) from None
 
 
 def _error(result: Result) -> dict[str, Any]:
