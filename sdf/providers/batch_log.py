@@ -34,6 +34,8 @@ RECORD, ID, VOID, ENDED, TAKEN = ".json", ".id.json", ".void.json", ".ended.json
 # A request key.
 CUSTOM_ID = re.compile(r"[0-9a-f]{32}")
 ID_CHARS = 32
+# A worker, as the ledger names its parts.
+COLLECTOR = re.compile(r"\d+/.+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +265,9 @@ def _claimed(record: Mapping[str, Any]) -> tuple[str, array[float]]:
 
 
 def _ended(record: Mapping[str, Any]) -> Ended:
-    return Ended(str(record["by"]), frozenset(record["unbilled"]), frozenset(record["lost"]))
+    if not COLLECTOR.fullmatch(record["by"]):
+        raise ValueError("by")
+    return Ended(record["by"], frozenset(record["unbilled"]), frozenset(record["lost"]))
 
 
 def _stems(names: Sequence[str], suffix: str) -> set[str]:

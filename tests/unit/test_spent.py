@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from sdf.errors import DamagedError
 from sdf.grants.spent import Spent, spent_in
 from sdf.grants.treasury import grants_path
 from sdf.ledger import KeyIndex, LedgerView
@@ -139,6 +140,22 @@ def test_who_waited_for_results_that_are_lost_holds_their_money_and_that_of_aski
     assert spent(run_dir).presumed == pytest.approx(2.5)
     granted(run_dir, 3, returned=0.7, w0=0.5)
     assert spent(run_dir, {A: ("000003/w0-000", 0.3)}).total == pytest.approx(1.0 + 0.8)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("000001-w0-000-0000.ended.json", {"by": "nobody", "unbilled": [A], "lost": []}),
+        ("000001-w0-000-0000.ended.json", {"by": 7, "unbilled": [A], "lost": []}),
+        ("000002-w0-000-0000.taken.json", {"ids": [A], "usd": [1.0]}),
+        ("000002-w0-000-0000.taken.json", {"ids": ["?"], "usd": [1.0], "is_inherited": [True]}),
+    ],
+)
+def test_a_record_that_is_none_is_named(name: str, content: dict[str, object], run_dir: RunDir) -> None:
+    log(run_dir, "000001-w0-000").intend([A], [1.0])
+    run_dir.write(f"batches/{name}", json.dumps(content).encode())
+    with pytest.raises(DamagedError, match=f"batches/{name}: not a record"):
+        spent(run_dir)
 
 
 def test_a_batch_that_was_never_created_costs_nothing_else(run_dir: RunDir) -> None:
