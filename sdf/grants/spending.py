@@ -82,11 +82,8 @@ class Spending:
 
     @property
     def cost(self) -> Cost:
-        assumed = math.fsum(each.assumed for each in self._accounts.values())
         here = math.fsum(each.spent - each.assumed for each in self._accounts.values())
         spent = self._before.proved + here
-        inherited = math.fsum(each.inherited for each in self._accounts.values())
-        presumed = max(0.0, self._before.presumed - inherited) + assumed
-        presumed = max(presumed, self._treasury.grants.spent - spent)
+        presumed = max(0.0, self._treasury.grants.spent - spent)
         n_unpriced = sum(each.n_unpriced for each in self._accounts.values())
         return Cost(spent, presumed, here, n_unpriced, self._cap, self._before.unpriced)

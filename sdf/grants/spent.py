@@ -13,7 +13,7 @@ from sdf.grants.treasury import outstanding
 from sdf.job import Job
 from sdf.ledger import LedgerView
 from sdf.money.prices import tariff
-from sdf.providers.batch_log import BatchLog, Ended, Sent, Taken
+from sdf.providers.batch_log import BatchLog, Ended, Sent, Taken, epoch_of
 from sdf.storage import RunDir
 
 
@@ -151,7 +151,7 @@ class _Batches:
             own = (sent.writer, key)
             if key in ended.lost:
                 self.lost[sent.name, key] = self._gone[own] = usd
-                self._lost_in[key] = max(_epoch(ended.by), self._lost_in.get(key, 0))
+                self._lost_in[key] = max(epoch_of(ended.by), self._lost_in.get(key, 0))
             elif key in ended.unbilled:
                 # Its own sender went on with the money.
                 if ended.by != sent.writer:
@@ -169,7 +169,7 @@ class _Batches:
             own = (taken.writer, key)
             answerer = _answerer(view, key)
             is_elsewhere = key in self.waiting if answerer is None else answerer != taken.writer
-            if _epoch(taken.writer) <= self._lost_in.get(key, 0):
+            if epoch_of(taken.writer) <= self._lost_in.get(key, 0):
                 self._gone[own] = usd
             elif is_elsewhere and own not in self._unbilled:
                 self._open[own] = max(usd, self._open.get(own, 0.0))
@@ -182,12 +182,7 @@ def _answerer(view: LedgerView, key: str) -> str | None:
 
 
 def _is_before(worker: str, epoch: int | None) -> bool:
-    return epoch is None or _epoch(worker) < epoch
-
-
-def _epoch(worker: str) -> int:
-    """1 of "000001/w0001-000"."""
-    return int(worker.partition("/")[0])
+    return epoch is None or epoch_of(worker) < epoch
 
 
 def spent_before(job: Job, run_dir: RunDir, view: LedgerView, epoch: int | None = None) -> Spent:

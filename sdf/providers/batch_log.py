@@ -252,6 +252,11 @@ class BatchLog:
         return self._run_dir.put_if_absent(f"{BATCHES}/{file}", data)
 
 
+def epoch_of(writer: str) -> int:
+    """3 of "000003/w0001-000"."""
+    return int(writer.partition("/")[0])
+
+
 def _part(writer: str) -> str:
     """ "000003-w0001-000" -> "000003/w0001-000"."""
     return writer.replace("-", "/", 1)

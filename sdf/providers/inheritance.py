@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from sdf.providers.batch_log import ID_CHARS, BatchLog, Claim, Sent
+from sdf.providers.batch_log import ID_CHARS, BatchLog, Claim, Sent, epoch_of
 
 # The API keeps results for 29 days; near that, what is found there may have to be paid again.
 KEPT_SECONDS = 28 * 86_400.0
@@ -75,17 +75,17 @@ class Inheritance:
 
 
 def _left(log: BatchLog) -> _Left:
-    epoch = _epoch(log.writer)
+    epoch = epoch_of(log.writer)
     sent = [each for each in log.known() if not log.is_own(each) and log.now() - each.at < KEPT_SECONDS]
     keys = _keys(sent)
-    usd = np.concatenate([np.zeros(0), *(np.asarray(each.usd) * (_epoch(each.writer) != epoch) for each in sent)])
+    usd = np.concatenate([np.zeros(0), *(np.asarray(each.usd) * (epoch_of(each.writer) != epoch) for each in sent)])
     is_free = np.concatenate([np.zeros(0, dtype=bool), *map(_freed, sent)])
     keys, usd = keys[~is_free], usd[~is_free]
     # Of each key the dearest.
     order = np.lexsort((-usd, keys))
     keys, first = np.unique(keys[order], return_index=True)
     usd = usd[order][first]
-    usd[np.isin(keys, _keys([each for each in log.taken() if _epoch(each.writer) == epoch]))] = 0.0
+    usd[np.isin(keys, _keys([each for each in log.taken() if epoch_of(each.writer) == epoch]))] = 0.0
     return _Left(keys, usd)
 
 
@@ -97,7 +97,3 @@ def _freed(sent: Sent) -> npt.NDArray[np.bool_]:
     if sent.ended is None:
         return np.zeros(sent.n_requests, dtype=bool)
     return np.fromiter(map(sent.is_free, sent.ids), dtype=bool, count=sent.n_requests)
-
-
-def _epoch(writer: str) -> str:
-    return writer.partition("/")[0]
